@@ -1,0 +1,327 @@
+"""Write the pages of the textbook that follow from the code: laws, quantities, estimators, …
+
+    python docs/build.py            write them
+    python docs/build.py --check    say which are missing, stale or left over, and fail if any is
+
+`pages()` is a pure function from the package to {path: text}; the rest compares it with the disk.
+The page on instruments is written by hand.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+
+from lawful import estimators
+from lawful.cli import cli
+from lawful.lab.experiment import Band, Experiment, experiments
+from lawful.laws import laws
+from lawful.laws.law import Law
+from lawful.record import RELATIONS, VOCABULARY
+
+HERE = Path(__file__).parent
+GENERATED = "<!-- Written by docs/build.py: change the code, then run `make docs`. -->"
+
+
+def pages() -> dict[str, str]:
+    """Every generated page: path relative to docs/ -> Markdown."""
+    own = {name: law for name, law in laws().items() if _ours(law)}
+    found = {
+        "laws/README.md": law_index(own.values()),
+        "quantities.md": quantity_page(own.values()),
+        "estimators.md": estimator_page(estimators),
+        "experiments.md": experiment_page(experiments().values()),
+        "commands.md": command_page(),
+    }
+    found |= {f"laws/{name}.md": law_page(law) for name, law in own.items()}
+    return {path: f"{GENERATED}\n\n{text.strip()}\n" for path, text in found.items()}
+
+
+def law_page(law: Law) -> str:
+    """Statement, equation, the page's reasoning, what must be measured, and how to ask."""
+    needs = "\n".join(f"| {_link(q)} | {_cell(VOCABULARY[q].meaning)} |" for q in law.needs)
+    return f"""\
+# `{law.name}`
+
+{law.statement}
+
+```text
+{law.equation}
+```
+
+Source: {law.source}. Family: [`{law.family}`](README.md).
+
+## What decides
+
+{_prose(inspect.getmodule(law.test))}
+
+{_effect(law)}## What must be measured
+
+| quantity | meaning |
+|---|---|
+{needs}
+
+## Ask a run
+
+```bash
+lawful test RUN --law {law.name}
+```
+
+```python
+import lawful
+
+for verdict in lawful.test(lawful.open_run("RUN"), laws="{law.name}"):
+    print(verdict.layer, verdict.status, verdict.sentence)
+```
+
+## Cite
+
+```bibtex
+{law.bibtex.strip()}
+```
+"""
+
+
+def law_index(all_laws: Iterable[Law]) -> str:
+    """One line a law, by family."""
+    rows = "\n".join(
+        f"| [`{law.name}`]({law.name}.md) | {law.family} | {law.statement} | `{law.equation}` |"
+        for law in all_laws
+    )
+    return f"""\
+# Laws
+
+`observe(laws=…)` and `lawful test --law …` take a name, a family, a glob pattern or several.
+
+| law | family | statement | equation |
+|---|---|---|---|
+{rows}
+"""
+
+
+def quantity_page(all_laws: Iterable[Law]) -> str:
+    """The closed vocabulary: meaning, unit, and the laws that read it."""
+    readers: dict[str, list[str]] = {}
+    for law in all_laws:
+        for name in law.needs:
+            readers.setdefault(name, []).append(f"[`{law.name}`](laws/{law.name}.md)")
+    scalars = [q for q in VOCABULARY.values() if not q.array]
+    arrays = [q for q in VOCABULARY.values() if q.array]
+
+    def rows(quantities: Iterable[Any]) -> str:
+        return "\n".join(
+            f'| <a id="{q.name}"></a>`{q.name}` | {_cell(q.meaning)} | {q.unit} '
+            f"| {', '.join(readers.get(q.name, [])) or '–'} |"
+            for q in quantities
+        )
+
+    head = "| quantity | meaning | unit | read by |\n|---|---|---|---|"
+    return f"""\
+# Quantities
+
+The vocabulary is closed: a run holds these names and no others. For a linear map h_b = W h_a
+with per-sample loss ℓ: H_c = E[h_c h_cᵀ], G_c = E[g_c g_cᵀ] with g_c = ∂ℓ/∂h_c through this
+layer only, Z_a = WᵀW, Z_b = W Wᵀ. Side a is the input side of W, side b its output side. The
+unit `1` is a pure number.
+
+```python
+import lawful
+
+lawful.VOCABULARY["{RELATIONS[3]}"].meaning
+run = lawful.open_run("RUN")
+run.table(quantity="{RELATIONS[3]}", layer="fc2")    # step, layer, quantity, value, stderr, n
+run.array("singular_values", layer="fc2")
+```
+
+## Numbers
+
+{head}
+{rows(scalars)}
+
+## Arrays
+
+{head}
+{rows(arrays)}
+"""
+
+
+def experiment_page(all_experiments: Iterable[Experiment]) -> str:
+    """Every experiment: what it shows, its settings, and the numbers expected of it."""
+    return "# Experiments\n\n" + "\n".join(_experiment(e) for e in all_experiments)
+
+
+def _experiment(experiment: Experiment) -> str:
+    settings = "\n".join(
+        f"| `{f.name}` | `{_shown(f.default)}` | {_cell(f.metadata['help'])} |"
+        for f in fields(experiment.settings)
+    )
+    scales = "".join(
+        f"\n`scale={scale}` sets {', '.join(f'`{k}={_shown(v)}`' for k, v in changes.items())}.\n"
+        for scale, changes in experiment.scales.items()
+    )
+    sweep = (
+        f"\n`{experiment.sweep}` may hold several values; each is a run of its own.\n"
+        if experiment.sweep
+        else ""
+    )
+    return f"""\
+## `{experiment.name}`
+
+{experiment.statement}
+
+{_prose(inspect.getmodule(experiment.train), skip_first=True)}
+
+```bash
+lawful run {experiment.name} --out runs/{experiment.name}
+```
+
+| setting | default | meaning |
+|---|---|---|
+{settings}
+{scales}{sweep}
+{_bands(experiment.bands)}
+"""
+
+
+def _bands(bands: Iterable[Band]) -> str:
+    rows = "\n".join(
+        f"| {_cell(b.name)} | {_cell(', '.join(f'{k}={_shown(v)}' for k, v in b.when.items()))} "
+        f"| {b.low:g} … {b.high:g} |"
+        for b in bands
+    )
+    if not rows:
+        return ""
+    head = "| expected number | when | band |\n|---|---|---|"
+    return f"`make test-all` checks:\n\n{head}\n{rows}\n"
+
+
+def estimator_page(room: ModuleType) -> str:
+    """Every file of the room: its reasoning and its public functions."""
+    names = sorted(m.name for m in pkgutil.iter_modules(room.__path__))
+    modules = [importlib.import_module(f"{room.__name__}.{name}") for name in names]
+    return "# Estimators\n\nPure functions on tensors, in `lawful.estimators`.\n\n" + "\n".join(
+        f"## `{module.__name__.rpartition('.')[2]}`\n\n{_prose(module)}\n\n{_members(module)}\n"
+        for module in modules
+    )
+
+
+def _members(module: ModuleType) -> str:
+    """Public functions and classes with the first sentence of their docstring."""
+    rows = "\n".join(
+        f"| `{name}` | {_cell(_first(thing))} |"
+        for name, thing in vars(module).items()
+        if callable(thing)
+        and not name.startswith("_")
+        and getattr(thing, "__module__", "") == module.__name__
+    )
+    return f"| name | what it gives |\n|---|---|\n{rows}"
+
+
+def _first(thing: Any) -> str:
+    """First paragraph of a docstring, on one line."""
+    return " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
+
+
+def command_page() -> str:
+    """Every command's own help."""
+    shown = "\n".join(
+        f"## `lawful {name}`\n\n```text\n{_help(command, name)}\n```\n"
+        for name, command in cli.commands.items()
+    )
+    codes = _paragraph(inspect.getmodule(main_of_cli()), "Exit codes:")
+    return f"# Commands\n\n```text\n{_help(cli, '')}\n```\n\n{codes}\n\n{shown}"
+
+
+def main_of_cli() -> Any:
+    """The function behind the command `lawful`."""
+    from lawful.cli import main
+
+    return main
+
+
+def _help(command: click.Command, name: str) -> str:
+    context = click.Context(cli, info_name="lawful", terminal_width=88, **cli.context_settings)
+    if name:
+        context = click.Context(command, info_name=name, parent=context, terminal_width=88)
+    return command.get_help(context)
+
+
+def _ours(law: Law) -> bool:
+    module = inspect.getmodule(law.test)
+    return module is not None and module.__name__.startswith("lawful.")
+
+
+def _effect(law: Law) -> str:
+    """What effect, null and initial are, where the test's docstring says so."""
+    text = getattr(law.test, "__doc__", None)
+    return f"## The number in the verdict\n\n{inspect.cleandoc(text)}\n\n" if text else ""
+
+
+def _prose(module: ModuleType | None, *, skip_first: bool = False) -> str:
+    """A module docstring as Markdown: indented blocks are formulas and become code."""
+    parts = re.split(r"\n\s*\n", inspect.cleandoc((module and module.__doc__) or ""))
+    parts = parts[1:] if skip_first else parts
+    return "\n\n".join(
+        f"```text\n{inspect.cleandoc(part)}\n```" if part.startswith("    ") else part
+        for part in parts
+    )
+
+
+def _paragraph(module: ModuleType | None, start: str) -> str:
+    parts = re.split(r"\n\s*\n", inspect.cleandoc((module and module.__doc__) or ""))
+    return next(part for part in parts if part.startswith(start))
+
+
+def _link(quantity: str, up: str = "../") -> str:
+    return f"[`{quantity}`]({up}quantities.md#{quantity})"
+
+
+def _cell(text: str) -> str:
+    """Text that a table cell can hold: ‖ is no bar, | is."""
+    return text.replace("|", "\\|")
+
+
+def _shown(value: Any) -> str:
+    return ",".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
+
+
+def faults(folder: Path = HERE) -> list[str]:
+    """Pages that are missing, differ from the code, or describe a law that is gone."""
+    wanted = pages()
+    found = []
+    for path, text in wanted.items():
+        file = folder / path
+        if not file.is_file():
+            found.append(f"{path} is missing")
+        elif file.read_text(encoding="utf-8") != text:
+            found.append(f"{path} is stale")
+    extra = {f"laws/{file.name}" for file in (folder / "laws").glob("*.md")} - set(wanted)
+    return found + [f"{path} describes no law" for path in sorted(extra)]
+
+
+def main() -> None:
+    if "--check" in sys.argv[1:]:
+        found = faults()
+        print("\n".join(found) or "docs follow the code")
+        sys.exit(bool(found))
+    for path, text in pages().items():
+        file = HERE / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    for fault in faults():
+        (HERE / fault.split()[0]).unlink()
+    print(f"{len(pages())} pages")
+
+
+if __name__ == "__main__":
+    main()

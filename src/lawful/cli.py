@@ -1,0 +1,408 @@
+"""The shell's face: parse, call, print.
+
+    lawful COMMAND …   →   one call into the library   →   a table, or with --json one document
+
+Exit codes: 0 done; 1 training broke down; 2 the command line, a run or a file cannot be used
+(one sentence on stderr says why); 130 interrupted by Ctrl-C. What a verdict says never changes
+the exit code: a violated law is a finding, not a failure. The rooms are imported inside the
+commands, so that `--help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .lab.experiment import Experiment
+    from .laws.verdict import Verdict
+    from .record import Run
+
+
+class Refused(click.ClickException):
+    """What was asked for cannot be done; the message says why, in one sentence."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Interrupted(click.ClickException):
+    """Ctrl-C: the message says how to go on."""
+
+    exit_code = 130
+
+    def show(self, file: Any = None) -> None:
+        click.echo(self.message, err=True)
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+a_run = click.argument("run", type=click.Path(path_type=Path))
+some_laws = click.option(
+    "--law", "names", multiple=True, metavar="NAME", help="Only this law; may be repeated."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96})
+@click.version_option(package_name="lawful")
+def cli() -> None:
+    """Measure a training run and ask which laws of learning hold in it.
+
+    \b
+    lawful run canonical-digits --out runs/digits
+    lawful test runs/digits
+    lawful report runs/digits -o report.html
+    """
+
+
+@cli.command()
+@click.argument("experiment")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder [runs/EXPERIMENT].")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A setting; may be repeated."
+)
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@as_json
+def run(
+    experiment: str,
+    out: Path | None,
+    seed: int,
+    pairs: tuple[str, ...],
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Train the model of EXPERIMENT, observed, into a run folder.
+
+    Progress goes to stderr. `lawful experiments` lists the names and their settings.
+
+    \b
+    Example:
+      lawful run canonical-digits --out runs/digits --seed 1 --set weight_decay=0.003
+    """
+    out = out or Path("runs") / experiment
+    try:
+        folders = trained(experiment, out, seed, pairs, resume)
+    except KeyboardInterrupt:
+        again = ["lawful", "run", experiment, "--out", str(out), "--seed", str(seed)]
+        again += [word for pair in pairs for word in ("--set", pair)]
+        raise Interrupted(f"interrupted; resume with {shlex.join([*again, '--resume'])}") from None
+    if as_json:
+        emit({"experiment": experiment, "seed": seed, "runs": [str(f) for f in folders]})
+    else:
+        click.echo("\n".join(str(f) for f in folders))
+
+
+@cli.command()
+@a_run
+@some_laws
+@as_json
+def test(run: Path, names: tuple[str, ...], as_json: bool) -> None:
+    """Test the laws on RUN and print a verdict for each layer.
+
+    \b
+    Example:
+      lawful test runs/digits --law rga_b --law crh
+    """
+    from .report import verdict_table
+
+    verdicts = verdicts_of(opened(run), names)
+    if as_json:
+        emit({"run": str(run), "verdicts": [v.to_json() for v in verdicts]})
+    else:
+        console().print(verdict_table(verdicts))
+
+
+@cli.command()
+@a_run
+@as_json
+def show(run: Path, as_json: bool) -> None:
+    """Show RUN: manifest, coverage, last measurements, events, verdicts.
+
+    \b
+    Example:
+      lawful show runs/digits
+    """
+    from . import report
+
+    record = opened(run)
+    verdicts = verdicts_of(record)
+    if not as_json:
+        report.show(record, verdicts, console())
+        return
+    last = record.table().groupby(["layer", "quantity"], sort=False).tail(1)
+    emit(
+        {
+            "run": str(run),
+            "manifest": record.manifest,
+            "steps": record.steps,
+            "measurements": last.to_dict("records"),
+            "events": record.events().to_dict("records"),
+            "verdicts": [v.to_json() for v in verdicts],
+        }
+    )
+
+
+@cli.command()
+@a_run
+@click.option("-o", "out", type=click.Path(path_type=Path), help="File [RUN/report.html].")
+@as_json
+def report(run: Path, out: Path | None, as_json: bool) -> None:
+    """Write RUN as one HTML file that opens offline.
+
+    \b
+    Example:
+      lawful report runs/digits -o digits.html
+    """
+    from .report import write_report
+
+    record = opened(run)
+    with refusals(ImportError, OSError):
+        out = write_report(record, verdicts_of(record), out or run / "report.html")
+    written(run, out, as_json)
+
+
+@cli.command()
+@click.argument(
+    "runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN RUN…"
+)
+@some_laws
+@as_json
+def compare(runs: tuple[Path, ...], names: tuple[str, ...], as_json: bool) -> None:
+    """Put the verdicts of several runs side by side.
+
+    \b
+    Example:
+      lawful compare runs/decay-0 runs/decay-0.003 --law rga_b
+    """
+    from .report import compare_table
+
+    if len(runs) < 2:
+        raise click.UsageError("compare needs at least two runs; one alone: lawful test RUN")
+    records = [opened(path) for path in runs]
+    verdicts = [verdicts_of(record, names) for record in records]
+    if as_json:
+        found = zip(runs, verdicts, strict=True)
+        emit({"runs": [{"run": str(p), "verdicts": [v.to_json() for v in vs]} for p, vs in found]})
+    else:
+        console().print(compare_table(records, verdicts))
+
+
+@cli.command()
+@as_json
+def laws(as_json: bool) -> None:
+    """List the laws that can be tested, those of plug-ins included.
+
+    \b
+    Example:
+      lawful laws
+    """
+    from .laws import laws as registry
+
+    fields = ("name", "family", "statement", "equation", "source", "needs")
+    entries = [{f: getattr(law, f) for f in fields} for law in registry().values()]
+    if as_json:
+        emit({"laws": entries})
+    else:
+        listing([(e["name"], e["family"], e["statement"]) for e in entries])
+
+
+@cli.command()
+@as_json
+def experiments(as_json: bool) -> None:
+    """List the experiments that can be run, with their settings.
+
+    \b
+    Example:
+      lawful experiments --json
+    """
+    from .lab.experiment import experiments as registry
+
+    if as_json:
+        emit({"experiments": [described(e) for e in registry().values()]})
+        return
+    rows = []
+    for entry in map(described, registry().values()):
+        rows.append((entry["name"], entry["statement"]))
+        rows += [("", f"{s['name']}={s['default']}  {s['help']}") for s in entry["settings"]]
+        rows.append(("", ""))
+    listing(rows[:-1])
+
+
+@cli.command()
+@a_run
+@click.option("--format", "kind", type=click.Choice(["csv", "parquet"]), default="csv")
+@click.option("-o", "out", type=click.Path(path_type=Path), help="File [RUN/measurements.FORMAT].")
+@as_json
+def export(run: Path, kind: str, out: Path | None, as_json: bool) -> None:
+    """Write every scalar measurement of RUN as one table.
+
+    Columns: step, layer, quantity, value, stderr, n.
+
+    \b
+    Example:
+      lawful export runs/digits --format parquet -o digits.parquet
+    """
+    from .record import RecordError
+    from .record import export as write
+
+    with refusals(RecordError):
+        out = write(opened(run), out or run / f"measurements.{kind}", format=kind)
+    written(run, out, as_json)
+
+
+@cli.command()
+@a_run
+@as_json
+def cite(run: Path, as_json: bool) -> None:
+    """Print the BibTeX of the laws and estimators behind the verdicts of RUN.
+
+    \b
+    Example:
+      lawful cite runs/digits >> paper.bib
+    """
+    from .laws import cite as bibliography
+
+    text = bibliography(opened(run))
+    if as_json:
+        emit({"run": str(run), "bibtex": text})
+    else:
+        click.echo(text.rstrip())
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The command `lawful`: run it and leave with one of the exit codes above."""
+    try:
+        code = cli.main(arguments, prog_name="lawful", standalone_mode=False) or 0
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        code = Interrupted.exit_code
+    except BrokenPipeError:
+        # The reader left. What is still buffered goes nowhere, or the interpreter would
+        # complain of it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def trained(
+    experiment: str, out: Path, seed: int, pairs: Iterable[str], resume: bool
+) -> list[Path]:
+    """Run an experiment; returns its run folders (several when it sweeps a setting)."""
+    from .lab import experiment as lab
+    from .lab.datasets import DataNotFound
+    from .lab.training import NonFiniteLoss
+    from .record import RecordError
+
+    # An experiment may print; on stdout there is only what this command prints.
+    with contextlib.redirect_stdout(sys.stderr), refusals(ValueError):
+        with refusals(LookupError):
+            chosen = lab.experiment(experiment)
+        settings = chosen.configure(pairs)
+        with refusals(RecordError, DataNotFound), refusals(NonFiniteLoss, code=1):
+            chosen.run(settings, out, seed, progress=True, resume=resume)
+        return list(chosen.plan(settings, out))
+
+
+def described(experiment: Experiment) -> dict[str, Any]:
+    """Name, statement and settings of an experiment, as listed."""
+    settings = [
+        {"name": f.name, "default": f.default, **f.metadata} for f in fields(experiment.settings)
+    ]
+    return {
+        "name": experiment.name,
+        "statement": experiment.statement,
+        "sweep": experiment.sweep,
+        "settings": settings,
+    }
+
+
+def opened(path: Path) -> Run:
+    """Open a run folder; a folder that is none ends the command with one sentence."""
+    from .record import RecordError, open_run
+
+    with refusals(RecordError):
+        return open_run(path)
+
+
+def verdicts_of(run: Run, names: Iterable[str] = ()) -> list[Verdict]:
+    """Test the laws of the given names, or those that the run was observed for."""
+    from . import laws as room
+    from .record import RecordError
+
+    with refusals(RecordError, LookupError):
+        return room.test(run, list(names) or None)
+
+
+@contextlib.contextmanager
+def refusals(*kinds: type[Exception], code: int = 2) -> Iterator[None]:
+    """Turn errors that already say what is wrong into that sentence and an exit code."""
+    try:
+        yield
+    except kinds as error:
+        # str() of a KeyError is the repr of its message.
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise Refused(str(message), code) from error
+
+
+def emit(document: Any) -> None:
+    """Print one JSON document on stdout; a number that does not exist is null."""
+    click.echo(json.dumps(finite(document), allow_nan=False, default=str))
+
+
+def finite(value: Any) -> Any:
+    """Replace NaN and infinities, which JSON cannot carry, by None.
+
+    >>> finite({"value": float("nan"), "interval": (0.5, 1.0)})
+    {'value': None, 'interval': [0.5, 1.0]}
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def written(run: Path, out: Path, as_json: bool) -> None:
+    """Say where a file was written."""
+    if as_json:
+        emit({"run": str(run), "file": str(out)})
+    else:
+        click.echo(out)
+
+
+def listing(rows: Iterable[tuple[str, ...]]) -> None:
+    """Print rows of plain text as a table; the last column wraps."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console().print(table)
+
+
+def console() -> Console:
+    """A console on stdout: colours only when a person is looking."""
+    from rich.console import Console
+
+    return Console()

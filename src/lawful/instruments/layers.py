@@ -1,0 +1,407 @@
+"""The layer instrument: H, G and Z of every linear map, and what follows from them.
+
+Samples reach it through taps, from the training batches as they pass (*stream*) or from a
+probe run at fixed weights. Between measurements it holds nothing but the taps' sums.
+
+G_a is *local*: the gradient through this layer, Wᵀ g_b. Where the input also feeds a residual
+branch, the total gradient at that tensor is another quantity, and not the theorem's.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..estimators.linear_map import Canonical, canonical, output_side, part
+from ..estimators.moments import Moments
+from ..record import Measurement
+from .maps import LinearMap, linear_maps, why_not
+from .readings import Label, alignment_readings, permutation_readings, spectral_readings
+from .steadiness import Steadiness
+from .tap import Hooks, Scale, Tap
+
+MINIMUM_ROWS = 4  # rows per dimension below which a law may not call anything settled
+Arrays = dict[tuple[str, str], np.ndarray]  # (layer, quantity) → array
+
+
+@dataclass(frozen=True)
+class Unobserved:
+    """A module with parameters that no tap covers, and why."""
+
+    name: str
+    kind: str
+    reason: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A slice of a map that is read as a layer of its own: a head of a projection."""
+
+    name: str
+    rows: slice | None = None
+    columns: slice | None = None
+
+
+Heads = Mapping[str, "int | Mapping[str, slice]"]
+
+
+def survey(
+    model: nn.Module, layers: str | Sequence[str]
+) -> tuple[list[LinearMap], list[Unobserved]]:
+    """Every linear map of the model that `layers` selects, and every module left out.
+
+    layers: globs over module paths; one that starts with `!` takes layers out again.
+
+    Raises `ValueError` when a glob matches nothing.
+    """
+    globs = [layers] if isinstance(layers, str) else list(layers)
+    maps: list[LinearMap] = []
+    left: list[Unobserved] = []
+    covered: set[nn.Module] = set()
+    for name, module in model.named_modules():
+        own = sum(p.numel() for p in module.parameters(recurse=False))
+        if module in covered:
+            continue
+        try:
+            found = linear_maps(name, module)
+        except TypeError as reason:
+            left.append(Unobserved(name, type(module).__name__, str(reason), own))
+            covered.update(module.modules())
+            continue
+        chosen = [m for m in found if _selected(m.name, globs)]
+        maps += chosen
+        if found:
+            covered.update(module.modules())
+        if found and len(chosen) < len(found):
+            size = sum(m.d_a * m.d_b for m in found if m not in chosen)
+            left.append(Unobserved(name, type(module).__name__, "not selected by layers=", size))
+        elif not found and own:
+            reason = "parameters of its own outside any layer" if list(module.children()) else why_not(module)
+            left.append(Unobserved(name, type(module).__name__, reason, own))
+    _check_globs(globs, [m.name for m in maps] + [u.name for u in left])
+    return maps, left
+
+
+def parts(map: LinearMap, heads: Heads) -> list[Part]:
+    """The per-head slices of a map, as `heads` asks for them.
+
+    An attention module is sliced by its own number of heads. Otherwise `heads` maps a glob to
+    the number of heads (a fused qkv with d_b = 3·d_a gives q.0 … v.n−1; a square map is cut
+    along its outputs, or along its inputs when its name ends in `proj` or `out`), or to a
+    mapping from slice names to slices of the output neurons.
+    """
+    if isinstance(map.module, nn.MultiheadAttention):
+        count = map.module.num_heads
+        columns = map.name.endswith("out_proj")
+        return _even(map, [""], count, columns) if count > 1 else []
+    for glob, spec in heads.items():
+        if not fnmatch.fnmatchcase(map.name, glob):
+            continue
+        if isinstance(spec, Mapping):
+            return [Part(f"{map.name}[{key}]", rows=rows) for key, rows in spec.items()]
+        fused = map.d_b == 3 * map.d_a
+        columns = not fused and map.name.rpartition(".")[2] in _OUTPUT_NAMES
+        return _even(map, ["q.", "k.", "v."] if fused else [""], spec, columns)
+    return []
+
+
+_OUTPUT_NAMES = {"proj", "out_proj", "o_proj", "c_proj", "out", "wo", "dense"}
+
+
+def _even(map: LinearMap, groups: list[str], count: int, columns: bool) -> list[Part]:
+    size = (map.d_a if columns else map.d_b) // (len(groups) * count)
+    if size * len(groups) * count != (map.d_a if columns else map.d_b):
+        raise ValueError(
+            f"heads={count} does not divide {map.name!r}, which has {map.d_a} inputs and "
+            f"{map.d_b} outputs: give a mapping from names to slices instead"
+        )
+    cuts = [slice(i * size, (i + 1) * size) for i in range(len(groups) * count)]
+    names = [f"{map.name}[{g}{i}]" for g in groups for i in range(count)]
+    return [
+        Part(n, columns=cut) if columns else Part(n, rows=cut)
+        for n, cut in zip(names, cuts, strict=True)
+    ]
+
+
+class LayerMoments:
+    """Taps, windows and readings of the selected layers.
+
+    rows: rows pooled in a window, in units of the larger dimension of each layer.
+    """
+
+    def __init__(
+        self, model: nn.Module, maps: list[LinearMap], scale: Scale, *, heads: Heads, rows: float,
+        seed: int, batch_dim: int, normalise: bool, matrices: bool,
+    ) -> None:  # fmt: skip
+        self.scale, self.rows, self.seed, self.matrices = scale, rows, seed, matrices
+        self.taps = [
+            Tap(m, scale, seed=seed + 2 * i, batch_dim=batch_dim, normalise=normalise)
+            for i, m in enumerate(maps)
+        ]
+        self.steadiness = [Steadiness(m.d_a, seed=seed + i) for i, m in enumerate(maps)]
+        self.hooks = Hooks(model, self.taps, scale, batch_dim)
+        self.parts = {m.name: parts(m, heads) for m in maps}
+        self.batches = 0
+        self._weights: dict[str, tuple[Tensor, Tensor | None]] = {}
+        self._owed: int | None = None
+
+    # -- collecting ------------------------------------------------------------------------------
+
+    def listen(self, on: bool) -> None:
+        """Switch every tap on or off."""
+        for tap in self.taps:
+            tap.active = on
+
+    def begin(self) -> None:
+        """Open a window: the sums start from zero, and W is remembered."""
+        self.batches = 0
+        self._weights, self._owed = {}, None
+        for tap, steady in zip(self.taps, self.steadiness, strict=True):
+            tap.stream.reset()
+            tap.calls = 0
+            steady.reset()
+            if tap.map.kind != "embedding":
+                steady.begin(tap.map.weight())
+
+    def end_of_batch(self, rates: Mapping[nn.Parameter, tuple[float, float]], planned: int) -> None:
+        """Called after the backward pass of a measured batch, before the optimiser moves.
+
+        rates: (η, γ) of every trained parameter. Of a long window at most 16 batches give
+        their weight gradient.
+        """
+        if self.batches % max(1, planned // 16) == 0:
+            for tap, steady in zip(self.taps, self.steadiness, strict=True):
+                p = tap.map.parameter
+                if p is not None and p.grad is not None and p in rates and self._alone(tap):
+                    gradient = tap.map.gradient(p.grad)
+                    steady.add(tap.map.weight(), gradient, *rates[p])
+        self.batches += 1
+
+    def end_of_probe_batch(self, gradients: Mapping[nn.Parameter, Tensor | None], gamma: float) -> None:
+        """The same for a batch of a probe, whose gradients are not on the parameters."""
+        for tap, steady in zip(self.taps, self.steadiness, strict=True):
+            p = tap.map.parameter
+            g = gradients.get(p) if p is not None else None
+            if g is not None and self._alone(tap):
+                steady.add(tap.map.weight(), tap.map.gradient(g), 0.0, gamma)
+        self.batches += 1
+
+    def _alone(self, tap: Tap) -> bool:
+        """Whether the weight is used by this map only, so that its gradient is this map's."""
+        return sum(t.map.parameter is tap.map.parameter for t in self.taps) == 1 or isinstance(
+            tap.map.module, nn.MultiheadAttention
+        )
+
+    def collect(self) -> None:
+        """Bring in what compiled graphs have summed."""
+        for tap in self.taps:
+            if tap.shape is not None:
+                tap.stream.traced(*tap.shape)
+                tap.stream.collect()
+
+    def required(self, tap: Tap) -> int:
+        return math.ceil(self.rows * max(tap.map.d_a, tap.map.d_b))
+
+    def full(self) -> bool:
+        """Whether every layer that is called at all has the rows it needs."""
+        counts = [(t.stream.rows, self.required(t)) for t in self.taps if t.stream.rows]
+        return bool(counts) and all(have >= need for have, need in counts)
+
+    def batches_needed(self) -> int:
+        """Batches of the last seen size that fill a window (1 before anything was seen)."""
+        needed = [
+            math.ceil(self.required(t) * self.batches / t.stream.rows)
+            for t in self.taps
+            if t.stream.rows and self.batches
+        ]
+        return max(needed, default=1)
+
+    # -- counted work, in multiplications: reproducible where a clock is not -----------------------
+
+    def training_work(self) -> float:
+        """Multiply-adds of the observed maps in one training step (forward and backward)."""
+        per = max(self.batches, 1)
+        return sum(3.0 * t.stream.rows / per * t.map.d_a * t.map.d_b for t in self.taps)
+
+    def batch_work(self) -> float:
+        """Multiply-adds of taking one batch in."""
+        per = max(self.batches, 1)
+        return sum(t.stream.rows / per * (t.map.d_a**2 + t.map.d_b**2) * 0.75 for t in self.taps)
+
+    def reading_work(self) -> float:
+        """Multiply-adds of one reading without decompositions: products of W, H and G."""
+        return sum(
+            8.0 * max(t.map.d_a, t.map.d_b) * t.map.d_a * t.map.d_b
+            + 1500.0 * (t.map.d_a**2 + t.map.d_b**2)
+            for t in self.taps
+        )
+
+    def spectral_work(self) -> float:
+        """What decompositions cost beyond that; an eigendecomposition runs like 15 d³."""
+        return sum(40.0 * (t.map.d_a**3 + t.map.d_b**3) for t in self.taps)
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def read(
+        self, step: int, *, spectra: bool, decays: bool
+    ) -> tuple[list[Measurement], Arrays, list[tuple[str, str]]]:
+        """Measure the window that just ended, at the weights as they are now.
+
+        Returns the measurements, the arrays, and problems as (layer, message).
+        """
+        out: list[Measurement] = []
+        arrays: Arrays = {}
+        problems: list[tuple[str, str]] = []
+        self._weights, self._owed = {}, None
+        for tap, steady in zip(self.taps, self.steadiness, strict=True):
+            name = tap.map.name
+            m = tap.stream.moments()
+            if tap.problem:
+                problems.append((name, tap.problem))
+            elif m is not None and not _finite(m):
+                problems.append((name, "not finite: its activations or gradients overflowed"))
+            elif m is not None:
+                label, W, bias = Label(step, name, m.clusters), tap.map.weight(), tap.map.bias()
+                out += _counts(label, m, self.required(tap))
+                if tap.map.kind == "embedding":
+                    out += self._output_only(label, tap, m)
+                    continue
+                out.append(label.value("drift", steady.drift(W), math.nan))
+                out += steady.balance(label, W, decays=decays)
+                out += steady.cross(label, W, decays=decays)
+                self._read_map(tap, m, label, W, bias, out, arrays)
+                if spectra:
+                    self._read_spectra(tap, m, label, W, bias, out, arrays)
+                else:
+                    self._weights[name] = W.clone(), None if bias is None else bias.clone()
+                    self._owed = step
+        return out, arrays, problems
+
+    @torch.no_grad()
+    def read_owed_spectra(self) -> tuple[int, list[Measurement], Arrays] | None:
+        """Decompositions of the latest reading, when they were put off; None when none are owed."""
+        if self._owed is None:
+            return None
+        out: list[Measurement] = []
+        arrays: Arrays = {}
+        for tap in self.taps:
+            m = tap.stream.moments()
+            if tap.map.name in self._weights and m is not None:
+                label = Label(self._owed, tap.map.name, m.clusters)
+                self._read_spectra(tap, m, label, *self._weights[tap.map.name], out, arrays)
+        step, self._owed, self._weights = self._owed, None, {}
+        return step, out, arrays
+
+    def _read_map(
+        self, tap: Tap, m: Moments, label: Label, W: Tensor, bias: Tensor | None,
+        out: list[Measurement], arrays: Arrays,
+    ) -> None:  # fmt: skip
+        for label_, m_, c in self._pieces(tap, m, label, W, bias):
+            if label_ is not label:
+                out += _counts(label_, m_, self.required(tap))
+                out += [replace(r, layer=label_.layer) for r in out if r.layer == label.layer
+                        and r.quantity == "drift"]  # fmt: skip
+            elif self.matrices:
+                arrays |= {(label.layer, q): a for q, a in _matrices(m, c, bias).items()}
+            out += _shape(label_, c.W)
+            out += alignment_readings(label_, {"a": c.a, "b": c.b})
+
+    def _read_spectra(
+        self, tap: Tap, m: Moments, label: Label, W: Tensor, bias: Tensor | None,
+        out: list[Measurement], arrays: Arrays,
+    ) -> None:  # fmt: skip
+        for label_, m_, c in self._pieces(tap, m, label, W, bias):
+            readings, found = spectral_readings(label_, m_, c, seed=self.seed)
+            out += readings
+            arrays |= {(label_.layer, q): a for q, a in found.items()}
+
+    def _pieces(
+        self, tap: Tap, m: Moments, label: Label, W: Tensor, bias: Tensor | None
+    ) -> Iterator[tuple[Label, Moments, Canonical]]:
+        """The map as a whole, then its heads."""
+        yield label, m, canonical(m, W, bias)
+        for piece in self.parts[tap.map.name]:
+            yield _piece(label, m, W, bias, piece)
+
+    def _output_only(self, label: Label, tap: Tap, m: Moments) -> list[Measurement]:
+        W = tap.map.weight().to(m.H.dtype)
+        side = output_side(m, W @ W.T)
+        generator = torch.Generator().manual_seed(self.seed)
+        return [
+            label.value("width_b", tap.map.d_b),
+            label.value("weight_norm2", float(W.square().sum())),
+            *alignment_readings(label, {"b": side}),
+            *permutation_readings(label, "b", side.M, generator),
+        ]
+
+
+def _piece(
+    label: Label, m: Moments, W: Tensor, bias: Tensor | None, piece: Part
+) -> tuple[Label, Moments, Canonical]:
+    device = W.device
+    rows = _indices(piece.rows, W.shape[0], device)
+    columns = _indices(piece.columns, W.shape[1], device)
+    m = part(m, rows, columns)
+    W = W if rows is None else W[rows]
+    W = W if columns is None else W[:, columns]
+    # A block of columns makes only a share of h_b: the bias belongs to the sum, not to it.
+    bias = None if bias is None or columns is not None else bias[rows] if rows is not None else bias
+    return replace(label, layer=piece.name), m, canonical(m, W, bias)
+
+
+def _indices(cut: slice | None, size: int, device: torch.device) -> Tensor | None:
+    return None if cut is None else torch.arange(size, device=device)[cut]
+
+
+def _counts(label: Label, m: Moments, required: int) -> list[Measurement]:
+    return [
+        label.value("samples", m.rows),
+        label.value("clusters", m.clusters),
+        label.value("required_samples", required),
+    ]
+
+
+def _shape(label: Label, W: Tensor) -> list[Measurement]:
+    return [label.value("width_a", W.shape[1]), label.value("width_b", W.shape[0])]
+
+
+def _matrices(m: Moments, c: Canonical, bias: Tensor | None) -> dict[str, np.ndarray]:
+    kept = {
+        "H_a": c.a.M[0], "G_b": c.b.M[1], "W": c.W,
+        "mean_h_a": m.h_sum / m.rows, "mean_g_b": m.g_sum / m.rows,
+    }  # fmt: skip
+    if bias is not None:
+        kept["H_b"] = c.b.M[0]  # H_b = W H_a Wᵀ only without bias
+    return {name: value.cpu().numpy() for name, value in kept.items()}
+
+
+def _finite(m: Moments) -> bool:
+    return bool(torch.isfinite(m.H.diagonal()).all() & torch.isfinite(m.G.diagonal()).all())
+
+
+def _selected(name: str, globs: Iterable[str]) -> bool:
+    chosen = False
+    wanted = list(globs)
+    if wanted and all(g.startswith("!") for g in wanted):
+        chosen = True
+    for glob in wanted:
+        if glob.startswith("!"):
+            chosen = chosen and not fnmatch.fnmatchcase(name, glob[1:])
+        else:
+            chosen = chosen or fnmatch.fnmatchcase(name, glob)
+    return chosen
+
+
+def _check_globs(globs: list[str], names: list[str]) -> None:
+    for glob in globs:
+        if not any(fnmatch.fnmatchcase(n, glob.lstrip("!")) for n in names):
+            shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+            raise ValueError(f"layers={glob!r} matches no layer; the layers are: {shown}")

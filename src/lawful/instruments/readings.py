@@ -1,0 +1,200 @@
+"""From the moments of one layer to its measurements: pure functions, no hooks.
+
+`alignment_readings` needs matrix products only and is taken at every measurement;
+`spectral_readings` decomposes W, H and G and is taken where that is affordable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..estimators import alignment, nulls, spectra
+from ..estimators.alignment import PAIRS, Estimate, Forms, Side
+from ..estimators.linear_map import Canonical
+from ..estimators.moments import Moments
+from ..record import Measurement
+from ..theory.fluctuation_dissipation import fit_from_products
+
+VIEW = 32
+PERMUTATIONS = 200
+
+
+@dataclass(frozen=True)
+class Label:
+    """Step, layer and sample count that every measurement of one reading shares."""
+
+    step: int
+    layer: str
+    n: int
+
+    def value(self, quantity: str, value: float, stderr: float = 0.0) -> Measurement:
+        return Measurement(self.step, self.layer, quantity, float(value), float(stderr), self.n)
+
+    def estimate(self, quantity: str, e: Estimate) -> Measurement:
+        return self.value(quantity, e.value, e.stderr)
+
+
+def alignment_readings(label: Label, sides: Mapping[str, Side]) -> list[Measurement]:
+    """The relations of each side in every variant, participation ratios, fitted FDT.
+
+    sides: `a` and `b`, or `b` alone for an output-only map.
+    """
+    out: list[Measurement] = []
+    raw: dict[str, Forms] = {}
+    effective = math.inf
+    for c, side in sides.items():
+        f, centred = alignment.forms(side)
+        raw[c] = f
+        out += _relations(label, c, f, centred)
+        for name, which in (("H", alignment.H), ("G", alignment.G)):
+            pr = alignment.participation(f, which)
+            out.append(label.estimate(f"participation_{name}_{c}", pr))
+        effective = min(
+            effective, alignment.correlation(alignment.products(f, "pearson"), PAIRS["rga"]).effective
+        )
+        out += _dissipation(label, c, f)
+    last = raw["b"]
+    out.append(label.estimate("participation_Z", alignment.participation(last, alignment.Z)))
+    out.append(label.value("trace_G_b", last.trace[alignment.G], _trace_error(last, alignment.G)))
+    if "a" in raw:
+        first = raw["a"]
+        out.append(
+            label.value("trace_H_a", first.trace[alignment.H], _trace_error(first, alignment.H))
+        )
+    if math.isfinite(effective):
+        out.append(label.value("effective_samples", effective, math.nan))
+    return out
+
+
+def _relations(label: Label, c: str, f: Forms, centred: Forms) -> Iterator[Measurement]:
+    pearson, tracefree, cosine = (alignment.products(f, m) for m in alignment.METRICS)
+    of_centred = alignment.products(centred, "pearson")
+    for name, pair in PAIRS.items():
+        relation = f"{name}_{c}"
+        value = alignment.correlation(pearson, pair)
+        yield label.estimate(relation, value)
+        yield label.value(f"{relation}_plugin", value.plugin, math.nan)
+        yield label.estimate(f"{relation}_centred", alignment.correlation(of_centred, pair))
+        yield label.estimate(f"{relation}_tracefree", alignment.correlation(tracefree, pair))
+        yield label.estimate(f"{relation}_residual", alignment.residual(cosine, pair))
+        PR = [f.trace[i] ** 2 / cosine.value[i, i] for i in pair]
+        haar = math.sqrt(PR[0] * PR[1]) / f.d if min(PR) > 0 else math.nan
+        yield label.value(f"{relation}_haar", haar, math.nan)
+
+
+def _dissipation(label: Label, c: str, f: Forms) -> Iterator[Measurement]:
+    """H_b ≈ c Z_b + c′ G_b on side b, G_a ≈ c Z_a + c′ H_a on side a, c, c′ ≥ 0."""
+    p = alignment.products(f, "cosine")
+    target, other = (alignment.H, alignment.G) if c == "b" else (alignment.G, alignment.H)
+    v = p.value
+    TT, TZ, TO = v[target, target], v[target, alignment.Z], v[target, other]
+    ZZ, ZO, OO = v[alignment.Z, alignment.Z], v[alignment.Z, other], v[other, other]
+    if not (TT > 0 and ZZ > 0 and OO > 0):
+        return
+    fit = fit_from_products(TT, TZ, TO, ZZ, ZO, OO)
+    cz, co, r = fit.weight, fit.noise, fit.residual
+    # Envelope theorem: at the minimum the fitted constants may be held fixed.
+    psi_Q = (
+        p.psi[target, target] - 2 * cz * p.psi[target, alignment.Z] - 2 * co * p.psi[target, other]
+        + 2 * cz * co * p.psi[alignment.Z, other] + co**2 * p.psi[other, other]
+    )  # fmt: skip
+    psi = (psi_Q - r**2 * p.psi[target, target]) / TT / (2 * r) if r > 0 else None
+    yield label.value(
+        f"fdt_{c}_residual", r, math.nan if psi is None else p.spread(psi).stderr
+    )
+    yield label.value(f"fdt_{c}_weight", cz, math.nan)
+    yield label.value(f"fdt_{c}_noise", co, math.nan)
+
+
+def _trace_error(f: Forms, which: int) -> float:
+    psi = f.row_trace[which] - f.row_trace[which].mean()
+    return alignment.infinitesimal_jackknife(
+        psi, clusters=f.clusters, positions=f.positions
+    ).stderr
+
+
+def spectral_readings(
+    label: Label, m: Moments, c: Canonical, *, seed: int
+) -> tuple[list[Measurement], dict[str, np.ndarray]]:
+    """Exponents (p, q), ranks, spectra, the permutation null and a view of the six matrices."""
+    generator = torch.Generator().manual_seed(seed)
+    U, s, V = spectra.singular_basis(c.W)
+    H_a, G_b = c.a.M[alignment.H], c.b.M[alignment.G]
+    power_h = spectra.directional_power(H_a, V)
+    power_g = spectra.directional_power(G_b, U)
+    squares_h = (m.kept_h.double() @ V).square().mean(1)
+    squares_g = (m.kept_g.double() @ U).square().mean(1)
+    fit = spectra.fit_exponents(
+        s, power_h, power_g, samples=m.clusters, squares_h=squares_h, squares_g=squares_g,
+        generator=generator,
+    )  # fmt: skip
+    out = [
+        label.value("exponent_p", fit.p, fit.p_stderr),
+        label.value("exponent_q", fit.q, fit.q_stderr),
+        label.value("directions", fit.directions),
+        label.value("decades", fit.decades),
+        label.value("rank_W", int(spectra.numerical_rank(s, 0.01))),
+        label.value("entropy_rank_Z", float(spectra.entropy_rank(s.square()))),
+    ]
+    eigen = {f"spectrum_{name}": _eigenvalues(M) for name, M in _sampled(c)}
+    H_b = eigen["spectrum_H_b"]
+    out.append(label.value("rank_H_b", int(spectra.numerical_rank(H_b, 1e-4)), math.nan))
+    out.append(label.value("entropy_rank_H_b", float(spectra.entropy_rank(H_b)), math.nan))
+    for side, name in ((c.a, "a"), (c.b, "b")):
+        out += permutation_readings(label, name, side.M, generator)
+    arrays = {
+        "singular_values": s, "power_H_a": power_h, "power_G_b": power_g, **eigen,
+        "view": view(c.a.M, c.b.M),
+    }  # fmt: skip
+    return out, {k: v.float().cpu().numpy() for k, v in arrays.items()}
+
+
+def _sampled(c: Canonical) -> Iterator[tuple[str, Tensor]]:
+    for side, name in ((c.a, "a"), (c.b, "b")):
+        yield f"H_{name}", side.M[alignment.H]
+        yield f"G_{name}", side.M[alignment.G]
+
+
+def _eigenvalues(M: Tensor) -> Tensor:
+    return torch.linalg.eigvalsh(M).flip(0)
+
+
+def permutation_readings(
+    label: Label, c: str, M: Tensor, generator: torch.Generator
+) -> Iterator[Measurement]:
+    """99th percentile of α when the neurons of one matrix are relabelled at random.
+
+    Always sampled: where neurons differ in scale the null has a tail far above the normal one
+    of its mean and deviation. Half the draws above d = 256, where one costs d² memory moves.
+    """
+    d = M.shape[-1]
+    if d < 2:
+        return
+    left = torch.stack([M[i] for i, _ in PAIRS.values()])
+    right = torch.stack([M[j] for _, j in PAIRS.values()])
+    draws = PERMUTATIONS if d <= 256 else PERMUTATIONS // 2
+    bar = nulls.percentile(nulls.permutation_null(left, right, draws, generator), 99)
+    for name, value in zip(PAIRS, bar.tolist(), strict=True):
+        yield label.value(f"{name}_{c}_permutation", value, math.nan)
+
+
+def view(side_a: Tensor, side_b: Tensor) -> Tensor:
+    """(6, k, k) H G Z of both sides for k evenly spaced neurons, each matrix over its largest
+    diagonal entry: what a person looks at.
+    """
+    shown = []
+    for M in (side_a, side_b):
+        d = M.shape[-1]
+        pick = torch.linspace(0, d - 1, min(d, VIEW), device=M.device).round().long()
+        block = M[:, pick][:, :, pick]
+        top = M.diagonal(dim1=1, dim2=2).amax(1).clamp_min(torch.finfo(M.dtype).tiny)
+        padded = block.new_full((3, VIEW, VIEW), math.nan)
+        padded[:, : len(pick), : len(pick)] = (block / top[:, None, None]).clamp(-1, 1)
+        shown.append(padded)
+    return torch.cat(shown)

@@ -1,0 +1,125 @@
+"""What the mini-batch gradient of W says about stationarity and the cross term.
+
+With the update W ← W − η(∂L/∂W + γW) (torch's `weight_decay` = γ, no momentum),
+
+    ‖W‖² stationary:   2⟨∂L/∂W, W⟩ + 2γ‖W‖² = η ‖∂L/∂W + γW‖²        on average,
+    critical point:    E[g_b h_bᵀ] = (∂L/∂W) Wᵀ = −γ Z_b,    E[g_a h_aᵀ] = Wᵀ ∂L/∂W = −γ Z_a,
+
+the second exactly, at any critical point of L + γ‖W‖²/2 (derived independently as FACT,
+arXiv:2507.05644). A mini-batch gradient is mostly noise, whose square does not average out:
+the gradients of a window are summed in two halves and every square is a product of the two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..estimators.uncertainty import infinitesimal_jackknife
+from ..record import Measurement
+from ..theory.fluctuation_dissipation import cross_term
+from .readings import Label
+
+PROBES = 8
+
+
+class Steadiness:
+    """Gradient sums of one layer over a window."""
+
+    def __init__(self, d_a: int, *, seed: int) -> None:
+        self._directions = torch.randn(d_a, PROBES, generator=torch.Generator().manual_seed(seed))
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new window."""
+        self._start: Tensor | None = None
+        self._halves: list[Tensor] = []
+        self._scalars: list[Tensor] = []
+        self._rates: list[tuple[float, float]] = []
+
+    @torch.no_grad()
+    def begin(self, W: Tensor) -> None:
+        """Remember where W was, as its image of a few random directions: d_b × 8 numbers."""
+        if self._start is None:
+            self._start = W.float() @ self._directions.to(W.device)
+
+    @torch.no_grad()
+    def add(self, W: Tensor, gradient: Tensor, eta: float, gamma: float) -> None:
+        """One mini-batch: ∂L/∂W as the optimiser is about to use it, (d_b, d_a)."""
+        gradient, W = gradient.float(), W.float()
+        which = len(self._scalars) % 2
+        if which == len(self._halves):
+            self._halves.append(gradient.clone())
+        else:
+            self._halves[which] += gradient
+        self._scalars.append(
+            torch.stack([(W * gradient).sum(), gradient.square().sum(), W.square().sum()])
+        )
+        self._rates.append((eta, gamma))
+
+    @torch.no_grad()
+    def drift(self, W: Tensor) -> float:
+        """‖W_now − W_start‖/‖W_now‖, estimated on the random directions (Hutchinson)."""
+        if self._start is None:
+            return 0.0
+        now = W.float() @ self._directions.to(W.device)
+        return float((now - self._start).norm() / now.norm().clamp_min(1e-30))
+
+    @torch.no_grad()
+    def balance(self, label: Label, W: Tensor, *, decays: bool) -> Iterator[Measurement]:
+        """Norms and the norm balance; `decays`: the optimiser adds γW to the gradient."""
+        yield label.value("weight_norm2", float(W.float().square().sum()))
+        if not self._scalars:
+            return
+        dot, g2, w2 = torch.stack(self._scalars).double().cpu().numpy().T
+        for name, series in (("gradient_dot_weight", dot), ("gradient_norm2", g2)):
+            yield label.value(name, series.mean(), _error(series))
+        eta, gamma = self._rates[-1]
+        if decays and gamma > 0 and w2.min() > 0:
+            step2 = g2 + 2 * gamma * dot + gamma**2 * w2
+            balance = (2 * dot + 2 * gamma * w2 - eta * step2) / (2 * gamma * w2)
+            yield label.value("norm_balance", balance.mean(), _error(balance))
+
+    @torch.no_grad()
+    def cross(self, label: Label, W: Tensor, *, decays: bool) -> Iterator[Measurement]:
+        """Distance of the mean gradient from −γW, seen from both sides of W."""
+        if self._scalars and decays and self._rates[-1][1] > 0:
+            yield from self._cross(label, W.float(), self._rates[-1][1])
+
+    def _cross(self, label: Label, W: Tensor, gamma: float) -> Iterator[Measurement]:
+        count = len(self._scalars)
+        mean = sum(self._halves[1:], self._halves[0]) / count
+        noise = {"b": math.nan, "a": math.nan}  # E‖·‖² of the noise in the mean, on either side
+        if count > 1:
+            sizes = (count + 1) // 2, count // 2
+            half_difference = (self._halves[0] / sizes[0] - self._halves[1] / sizes[1]) / 2
+            noise["b"] = float((half_difference @ W.T).square().sum())
+            noise["a"] = float((W.T @ half_difference).square().sum())
+        known = count > 1
+        term = cross_term(
+            mean, W, gamma, noise_b=noise["b"] if known else 0.0, noise_a=noise["a"] if known else 0.0
+        )
+        for c, value, aligned in (
+            ("b", term.residual_b, term.alignment_b),
+            ("a", term.residual_a, term.alignment_a),
+        ):
+            Z_norm = float((W @ W.T if c == "b" else W.T @ W).norm())
+            yield label.value(
+                f"cross_{c}", value, _bound(value, math.sqrt(noise[c]) / (gamma * Z_norm))
+            )
+            yield label.value(f"cross_{c}_alignment", aligned, math.nan)
+
+
+def _bound(value: float, noise: float) -> float:
+    """Upper bound on the standard error of |value|, whose square has error ν(2|value| + ν)."""
+    if not math.isfinite(noise) or not math.isfinite(value):
+        return math.nan
+    of_square = noise * (2 * abs(value) + noise)
+    return of_square / max(2 * abs(value), math.sqrt(of_square)) if of_square > 0 else 0.0
+
+
+def _error(series) -> float:  # type: ignore[no-untyped-def]
+    return infinitesimal_jackknife(series[:, None], clusters=len(series)).stderr

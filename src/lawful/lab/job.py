@@ -1,0 +1,93 @@
+"""One observed training run, from the model to the record: the lines a user would write.
+
+    with lawful.observe(model, out=..., optimizer=..., probe=...):
+        train(model, optimizer, loss, batches)
+
+and around them what makes an interrupted run go on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import Probe, log_spaced, observe, open_run
+from ..record import Run
+from .datasets import Dataset
+from .training import Batches, Loss, resume, train
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where one run goes and how it is started.
+
+    out:      its run folder. seed: of weights, batches and everything else drawn.
+    progress: show a bar on stderr. resume: go on from `out`/checkpoint.pt when it is there.
+    entry:    the `experiment` entry of the manifest: {"name": ..., "settings": {...}}.
+    """
+
+    out: Path
+    seed: int
+    progress: bool
+    resume: bool
+    entry: Mapping[str, Any]
+
+    def run(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss: Loss,
+        deal: Callable[[int], Batches],
+        *,
+        steps: int,
+        measurements: int,
+        probe: list[tuple[Tensor, Tensor]],
+        data: Dataset,
+        laws: tuple[str, ...] = ("canonical",),
+        rate: Callable[[int], float] | None = None,
+        heads: Mapping[str, int] | None = None,
+    ) -> Run:
+        """Train under observation.
+
+        deal:    deal(start) -> the (x, y) batches from number `start` on.
+        probe:   the (x, y) batches over which moments are taken, at fixed weights.
+        laws:    families or names of the laws to observe for.
+        """
+        checkpoint = self.out / "checkpoint.pt"
+        start = resume(checkpoint, model, optimizer) if self.resume else 0
+        with observe(
+            model,
+            out=self.out,
+            optimizer=optimizer,
+            laws=laws,
+            probe=Probe(probe, loss),
+            schedule=log_spaced(measurements, last=max(2, steps)),
+            heads=heads,
+            seed=self.seed,
+            manifest={"experiment": self.entry, "data": data.describe()},
+            resume=self.resume,
+            first_step=start,
+        ):
+            train(
+                model,
+                optimizer,
+                loss,
+                deal(start),
+                steps=steps,
+                start=start,
+                rate=rate,
+                checkpoint=checkpoint,
+                progress=self.progress,
+                title=self.out.name,
+            )
+        return open_run(self.out)
+
+
+def chunks(x: Tensor, y: Tensor, size: int = 512) -> list[tuple[Tensor, Tensor]]:
+    """Samples in pieces of at most `size`, for a probe."""
+    return list(zip(x.split(size), y.split(size), strict=True))

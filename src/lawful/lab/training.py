@@ -1,0 +1,186 @@
+"""The training loop of the lab, plain enough to copy.
+
+    θ ← θ − η (∇L_B(θ) + γ θ)          (SGD as in torch: γ is `weight_decay`)
+
+Nothing in it knows what is measured: `lawful.observe` watches from outside. What it adds to the
+five usual lines is what a long run needs: a loss that is no number ends it with one clear
+sentence, Ctrl-C ends it between two steps with a checkpoint behind it, and a run resumed from
+that checkpoint goes on bit for bit as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+SAVE_EVERY = 30.0
+"""Seconds between two checkpoints."""
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The loss became infinite or NaN; the message says at which step."""
+
+
+def train(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Loss,
+    batches: Batches,
+    *,
+    steps: int,
+    start: int = 0,
+    rate: Callable[[int], float] | None = None,
+    checkpoint: Path | None = None,
+    progress: bool = True,
+    title: str = "training",
+) -> None:
+    """Take the steps start + 1 … steps, one for each batch.
+
+    loss:       loss(model(x), y) -> scalar, the mean over the batch.
+    batches:    (x, y) pairs; the first one is batch number `start`.
+    rate:       learning rate as a function of the step; None leaves the optimiser's own.
+    checkpoint: a file that is written every half minute and at an interruption.
+    progress:   show a bar on stderr.
+
+    Raises `NonFiniteLoss` when the loss is no longer a number, and `KeyboardInterrupt`, between
+    two steps and after saving, when Ctrl-C was pressed.
+    """
+    model.train()
+    # Reading the loss waits for a GPU, so there it is read only now and then.
+    glance = 1 if next(model.parameters()).device.type == "cpu" else 50
+    saved = time.monotonic()
+    with between_steps() as interrupted, bar(steps, start, title, progress) as advance:
+        for step, (x, y) in enumerate(batches, start=start):
+            if rate is not None:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate(step)
+
+            optimizer.zero_grad()
+            value = loss(model(x), y)
+            value.backward()
+            optimizer.step()
+
+            if step % glance == 0 or step == steps - 1:
+                number = float(value.detach())
+                if not math.isfinite(number):
+                    raise NonFiniteLoss(_diagnosis(number, step, optimizer))
+                advance(step + 1, number)
+            if checkpoint is not None and time.monotonic() - saved > SAVE_EVERY:
+                save(checkpoint, model, optimizer, step + 1)
+                saved = time.monotonic()
+            if interrupted():
+                if checkpoint is not None:
+                    save(checkpoint, model, optimizer, step + 1)
+                raise KeyboardInterrupt
+
+
+def cosine(peak: float, steps: int) -> Callable[[int], float]:
+    """Learning rate η_t = η (1 + cos πt/T)/2, from `peak` down to 0 at the last step."""
+    return lambda step: peak * (1 + math.cos(math.pi * min(1.0, step / steps))) / 2
+
+
+def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Write model, optimiser, random stream and step to `path`; the old file stays until then."""
+    state: dict[str, Any] = {
+        "step": step,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "random": torch.get_rng_state(),
+    }
+    temporary = path.with_name(path.name + ".part")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Read a checkpoint into model and optimiser; returns the steps already taken.
+
+    The file is read as tensors and plain numbers only (`weights_only=True`): it cannot run
+    code. A file that is not there means 0 steps. Raises `ValueError` when it cannot be read or
+    belongs to another model.
+    """
+    if not path.exists():
+        return 0
+    device = next(model.parameters()).device
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"].cpu())
+        return int(state["step"])
+    except Exception as cause:  # torch raises half a dozen kinds for a damaged file
+        first = str(cause).splitlines()[0]
+        raise ValueError(
+            f"{path} is not a checkpoint of this model ({first}); "
+            "delete it to start over, or resume with the settings it was made with"
+        ) from cause
+
+
+@contextmanager
+def between_steps() -> Iterator[Callable[[], bool]]:
+    """Hold SIGINT and SIGTERM back; gives a function that says whether one has come.
+
+    A step cut in half would leave weights that no checkpoint can describe. Python delivers
+    signals to the main thread only; elsewhere nothing is held back.
+    """
+    seen = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield seen.is_set
+        return
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(kind, lambda *_: seen.set()) for kind in kinds]
+    try:
+        yield seen.is_set
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
+
+
+@contextmanager
+def bar(steps: int, start: int, title: str, show: bool) -> Iterator[Callable[[int, float], None]]:
+    """A progress bar on stderr; gives a function (steps done, loss) that moves it."""
+    if not show:
+        yield lambda done, loss: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, "loss {task.fields[loss]:.4f}", console=Console(stderr=True)) as shown:
+        yield _mover(shown, shown.add_task(title, total=steps, completed=start, loss=math.nan))
+
+
+def _mover(shown: Progress, task: Any) -> Callable[[int, float], None]:
+    last = 0.0
+
+    def move(done: int, loss: float) -> None:
+        nonlocal last
+        if time.monotonic() - last > 0.1 or done == shown.tasks[0].total:
+            shown.update(task, completed=done, loss=loss)
+            last = time.monotonic()
+
+    return move
+
+
+def _diagnosis(number: float, step: int, optimizer: torch.optim.Optimizer) -> str:
+    rate = optimizer.param_groups[0]["lr"]
+    return (
+        f"the loss is {number} at step {step + 1} (learning rate {rate:g}): training stopped, "
+        "everything recorded before is intact; lower the learning rate or look for bad input"
+    )

@@ -1,0 +1,40 @@
+"""Laws of learning: each a claim with a source, a regime, a prediction and a test.
+
+    laws()              every law by name
+    select("canonical") laws by name, family, glob pattern or list
+    test(run)           one verdict per law and layer
+    needs("rga_*")      quantities to record for them
+    cite(run)           BibTeX behind a run's verdicts
+
+Families: `canonical` (representation alignment), `collapse` (neural collapse),
+`feature_ansatz` (neural feature ansatz), and those of plug-ins (`lawful.laws.registry`).
+"""
+
+from . import (  # noqa: F401 (importing a family registers its laws)
+    canonical,
+    collapse,
+    compactness,
+    dissipation,
+    feature_ansatz,
+    phases,
+    stationarity,
+)
+from .law import Condition, Law, Prediction
+from .registry import cite, declare, families, laws, needs, register, select, test
+from .verdict import STATUSES, Verdict
+
+__all__ = [
+    "STATUSES",
+    "Condition",
+    "Law",
+    "Prediction",
+    "Verdict",
+    "cite",
+    "declare",
+    "families",
+    "laws",
+    "needs",
+    "register",
+    "select",
+    "test",
+]

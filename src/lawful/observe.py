@@ -1,0 +1,618 @@
+"""The one public door: from the laws asked for to instruments attached, scheduled, recorded.
+
+    with lawful.observe(model, out="runs/mine", laws="canonical", optimizer=opt) as observation:
+        ...the training loop as it was...
+
+Time is counted in optimiser steps. A measured step works like this: the hooks collect rows as
+the batch goes forward and backward; when the optimiser is about to move, the gradients are
+read; when a window has enough rows it is reduced to measurements at the very weights that made
+it, and written. The run itself is never changed: no parameter, gradient, buffer, optimiser
+state or random number differs from what it would have been.
+
+A failure of ours never stops a training run: it becomes a warning and an event of the record.
+"""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import statistics
+import sys
+import time
+import types
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from . import laws as law_room
+from .instruments.layers import Heads, LayerMoments, Unobserved, survey
+from .instruments.probe import Probe, Wants, run_probe
+from .instruments.steadiness import Steadiness
+from .instruments.readings import Label
+from .instruments.tap import Scale
+from .record import Measurement, RecordError, Run, RunWriter, open_run
+from .schedule import Schedule, log_spaced
+
+DEFAULT_SHARE = 0.02
+COLLAPSE = {"nc1", "nc2_norm", "nc2_angle", "nc3", "nc4"}
+ANSATZ = {"nfa", "nfa_sqrt", "nfa_haar"}
+STREAM_BATCHES = 16  # batches whose gradients a probed run averages for its norm balance
+
+
+class LawfulWarning(UserWarning):
+    """Something about the observation went wrong; training goes on."""
+
+
+def observe(
+    model: nn.Module,
+    out: str | Path,
+    laws: str | Sequence[str] = "canonical",
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    schedule: Schedule | None = None,
+    reduction: str = "mean",
+    layers: str | Sequence[str] = "*",
+    probe: Probe | None = None,
+    keep: str | None = None,
+    window: float | None = None,
+    heads: Heads | None = None,
+    accumulation: int = 1,
+    scaler: object | None = None,
+    batch_dim: int = 0,
+    normalise: bool = False,
+    seed: int = 0,
+    resume: bool = False,
+    first_step: int = 0,
+    manifest: Mapping[str, Any] | None = None,
+) -> Observation:
+    """Attach the instruments that the laws need to a training run.
+
+    model:      any `nn.Module`, compiled or not; attach before a compiled model's first call.
+    out:        the run folder, new or empty.
+    laws:       a family (`canonical`, `collapse`, `feature_ansatz`), a law, globs, or a list.
+    optimizer:  the optimiser whose steps count; left out, whichever one holds the parameters.
+    schedule:   `every(k)`, `log_spaced(n)`, `at(steps)` or `budget(share)`; by default 40
+                log-spaced windows, as far as 2 % of the (counted) training work allow.
+    reduction:  `mean` when the loss averages over the batch, `sum` when it sums.
+    layers:     globs of module paths; `!glob` excludes.
+    probe:      a `Probe`: measure on its batches at fixed weights instead of on the training
+                stream. Neural collapse and the feature ansatz need one.
+    keep:       `matrices` keeps H_a, G_b and W of every measurement.
+    window:     rows pooled in a measurement, in units of the layer's larger dimension
+                (default: the schedule's, 4 or more). Below 4 no law calls anything settled.
+    heads:      {glob: number of heads} or {glob: {name: slice}} to read projections by head.
+    accumulation: micro-batches whose mean is one step, when the loss is divided by them.
+    scaler:     the `GradScaler`, if one is used.
+    batch_dim:  which dimension of the inputs counts samples (1 for sequence-first models).
+    normalise:  divide each row of h and g by its norm first, as the published experiments do.
+    seed:       of our own sampling; the run's random state is never touched.
+    resume:     go on with a run that is there, at step `first_step`.
+    manifest:   further fields for the manifest, e.g. {"data": {...}}.
+
+    Raises `ValueError` naming the argument for anything it cannot use, `RecordError` when the
+    folder cannot be written.
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction={reduction!r}: choose 'mean' or 'sum', as the loss does")
+    if keep not in (None, "matrices"):
+        raise ValueError(f"keep={keep!r}: choose None or 'matrices'")
+    if accumulation < 1:
+        raise ValueError(f"accumulation={accumulation}: the number of micro-batches is at least 1")
+    if window is not None and window <= 0:
+        raise ValueError(f"window={window}: give rows per dimension, e.g. 4")
+    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+        raise ValueError(
+            f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}: leave it "
+            "out and call observation.step() after each update of your own"
+        )
+    if optimizer is not None:
+        ours = set(model.parameters())
+        if not any(p in ours for group in optimizer.param_groups for p in group["params"]):
+            raise ValueError("optimizer holds no parameter of this model: pass the one that does")
+    if schedule is not None and not isinstance(schedule, Schedule):
+        raise ValueError(
+            f"schedule={schedule!r}: use lawful.every(k), log_spaced(n), at(steps) or budget(share)"
+        )
+    return Observation(
+        model, Path(out), law_room.select(laws), optimizer=optimizer,
+        schedule=schedule or log_spaced(40, share=DEFAULT_SHARE), reduction=reduction,
+        layers=layers, probe=probe, keep=keep, window=window, heads=heads or {},
+        accumulation=accumulation, scaler=scaler, batch_dim=batch_dim, normalise=normalise,
+        seed=seed, resume=resume, first_step=first_step, extra=dict(manifest or {}),
+    )  # fmt: skip
+
+
+class Observation:
+    """A run being observed; a context manager made by `observe`."""
+
+    def __init__(
+        self, model: nn.Module, out: Path, laws: list[law_room.Law], *,
+        optimizer: torch.optim.Optimizer | None, schedule: Schedule, reduction: str,
+        layers: str | Sequence[str], probe: Probe | None, keep: str | None, window: float | None,
+        heads: Heads, accumulation: int, scaler: object | None, batch_dim: int, normalise: bool,
+        seed: int, resume: bool, first_step: int, extra: dict[str, Any],
+    ) -> None:  # fmt: skip
+        self._compiled = isinstance(model, torch._dynamo.OptimizedModule) or (
+            getattr(model, "_compiled_call_impl", None) is not None
+        )
+        self.model = getattr(model, "_orig_mod", model)
+        self.out, self.laws, self.schedule, self.probe, self.seed = out, laws, schedule, probe, seed
+        self.optimizer, self.scaler, self.resume = optimizer, scaler, resume
+        self.step = first_step
+        needs = set().union(*(law.needs for law in laws)) if laws else set()
+        self._wants = Wants(collapse=bool(needs & COLLAPSE), ansatz=bool(needs & ANSATZ))
+        maps, self.unobserved = survey(self.model, layers)
+        self._scale = Scale(reduction, accumulation, scaler)
+        self.layers = LayerMoments(
+            self.model, maps, self._scale, heads=heads,
+            rows=window if window is not None else schedule.rows, seed=seed,
+            batch_dim=batch_dim, normalise=normalise, matrices=keep == "matrices",
+        )  # fmt: skip
+        self._balance = [Steadiness(m.d_a, seed=seed) for m in maps] if probe else []
+        self._extra = extra | {"reduction": reduction, "normalised": normalise}
+        self._writer: RunWriter | None = None
+        self._handles: list[Any] = []
+        self._open = False  # a window is open
+        self._opened_at = 0
+        self._measuring = False  # the coming batch is taken in
+        self._work = _Work(schedule)
+        self._pending: dict[str, float] = {}
+        self._reported: set[tuple[str, str]] = set()
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Observation:
+        self._writer = RunWriter.create(self.out, self._manifest(), resume=self.resume)
+        for gap in self.unobserved:
+            if gap.reason.startswith("its parameters"):
+                self._tell(gap.name, "warning", f"not observed: {gap.reason}")
+        self._watch_optimizer()
+        if self._compiled:  # a compiled graph ignores hooks that come later: place them for good
+            device_of = next(self.model.parameters(), torch.zeros(()))
+            for tap in self.layers.taps:
+                tap.stream.prepare(device_of)
+            self.layers.hooks.place()
+        self._work.start()
+        self._prepare_step()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        if kind is None:
+            status = "finished"
+        elif issubclass(kind, KeyboardInterrupt):
+            status = "interrupted"
+        else:
+            status = "failed"
+            self._tell("", "error", f"training stopped: {kind.__name__}: {error}")
+        self.close(status)
+
+    def close(self, status: str = "finished") -> None:
+        """Detach, take what is still owed, and close the record; a second call does nothing."""
+        if self._writer is None:
+            return
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self.layers.listen(False)
+        self.layers.hooks.lift()
+        self._guarded(self._finish)
+        try:
+            self._writer.update_manifest(
+                status=status, steps=self.step, unobserved=[asdict(u) for u in self._coverage()]
+            )
+        except RecordError as problem:
+            warnings.warn(str(problem), LawfulWarning, stacklevel=2)
+        self._writer.close()
+        self._writer = None
+
+    @property
+    def run(self) -> Run:
+        """The run as recorded so far, read-only."""
+        return open_run(self.out)
+
+    def log(self, **quantities: float) -> None:
+        """Record numbers of the run as a whole (`loss`, `accuracy`) at the current step."""
+        rows = [Measurement(self.step, "", name, float(value)) for name, value in quantities.items()]
+        if self._writer is not None:
+            self._guarded(lambda: self._write(self.step, rows, {}))
+        if any(row.value != row.value or abs(row.value) == float("inf") for row in rows):
+            self._tell("", "warning", f"not finite: {quantities}")
+
+    # -- the clock: optimiser steps ------------------------------------------------------------------
+
+    def _watch_optimizer(self) -> None:
+        if self.optimizer is not None:
+            self._handles.append(self.optimizer.register_step_pre_hook(self._before_update))
+            self._handles.append(self.optimizer.register_step_post_hook(self._after_update))
+            return
+        ours = set(self.model.parameters())
+
+        def mine(optimizer: torch.optim.Optimizer) -> bool:
+            if self.optimizer is None and any(
+                p in ours for group in optimizer.param_groups for p in group["params"]
+            ):
+                self.optimizer = optimizer
+                self._guarded(lambda: self._update_manifest(optimizer=_optimizer(optimizer)))
+            return optimizer is self.optimizer
+
+        self._handles.append(
+            register_optimizer_step_pre_hook(
+                lambda o, *a: self._before_update(o) if mine(o) else None
+            )
+        )
+        self._handles.append(
+            register_optimizer_step_post_hook(
+                lambda o, *a: self._after_update(o) if mine(o) else None
+            )
+        )
+
+    def advance(self) -> None:
+        """Count one update made by hand, right before the parameters are changed."""
+        self._before_update()
+        self._after_update()
+
+    def _before_update(self, *_: object) -> None:
+        if self._measuring:
+            self._guarded(self._end_of_measured_batch)
+
+    def _after_update(self, *_: object) -> None:
+        self.step += 1
+        self._work.stepped(measured=self._measuring)
+        self._prepare_step()
+
+    def _prepare_step(self) -> None:
+        """Decide whether the coming batch is measured, and put hooks on or take them off."""
+        if not self._open:
+            if self.schedule.opens(self.step) and self._work.affords(self.layers, self.step):
+                self._guarded(self._open_window)
+            self._measuring = self._open
+        elif self.schedule.consecutive:
+            self._measuring = True
+        else:
+            self._measuring = self.schedule.opens(self.step)
+        self._listen(self._measuring and self.probe is None)
+
+    def _listen(self, on: bool) -> None:
+        self.layers.listen(on)
+        if not self._compiled:
+            (self.layers.hooks.place if on else self.layers.hooks.lift)()
+
+    # -- windows -----------------------------------------------------------------------------------
+
+    def _open_window(self) -> None:
+        self._opened_at = self.step
+        self._open = True
+        if self.probe is None:
+            self.layers.begin()
+            return
+        with self._work.timing():
+            for steady in self._balance:
+                steady.reset()
+            self._read_probe()
+
+    def _end_of_measured_batch(self) -> None:
+        with self._work.timing():
+            if self.probe is None:
+                self.layers.end_of_batch(self._rates(), self._work.planned)
+                if self._compiled:
+                    self.layers.collect()
+                count, enough = self.layers.batches, self.layers.full()
+            else:
+                self._add_balance()
+                count = max((len(s._scalars) for s in self._balance), default=STREAM_BATCHES)
+                enough = count >= STREAM_BATCHES
+            self._work.batch(self.layers, count)
+            early = self.schedule.consecutive and self.step + 1 >= self.schedule.next_open()
+            if enough or early:
+                self._close_window()
+
+    def _close_window(self) -> None:
+        """Reduce the window to measurements, at the weights that made it."""
+        self._open = self._measuring = False
+        if self.probe is not None:
+            self._read_balance()
+            return
+        self._read_layers(self._opened_at if self.schedule.consecutive else self.step)
+
+    def _read_layers(self, step: int) -> None:
+        spectra = self._work.affords_spectra(self.layers, self.step)
+        readings, arrays, problems = self.layers.read(step, spectra=spectra, decays=self._decays())
+        for layer, message in problems:
+            self._tell(layer, "warning", message)
+        if not readings and not problems:
+            self._tell("", "warning", "no gradient reached any observed layer in this window")
+        rates = next(iter(self._rates().values()), None)
+        rows = [Measurement(step, "", "overhead", self._work.overhead())]
+        if rates is not None:
+            rows += [
+                Measurement(step, "", "learning_rate", rates[0], 0.0),
+                Measurement(step, "", "weight_decay", rates[1], 0.0),
+            ]
+        self._write(step, [*readings, *rows], arrays)
+        self._work.read(self.layers, spectra=spectra)
+
+    def _read_probe(self) -> None:
+        assert self.probe is not None
+        gamma = next((g for _, g in self._rates().values()), 0.0)
+        extra, problems = run_probe(
+            self.probe, self.model, self.layers, self._wants, gamma=gamma, seed=self.seed
+        )
+        for message in problems:
+            self._tell("", "warning", message)
+        self._write(self.step, [replace(m, step=self.step) for m in extra], {})
+        if not problems:
+            self._read_layers(self.step)
+
+    def _add_balance(self) -> None:
+        rates = self._rates()
+        for tap, steady in zip(self.layers.taps, self._balance, strict=True):
+            p = tap.map.parameter
+            if p is not None and p.grad is not None and p in rates:
+                steady.add(tap.map.weight(), tap.map.gradient(p.grad), *rates[p])
+
+    def _read_balance(self) -> None:
+        rows: list[Measurement] = []
+        for tap, steady in zip(self.layers.taps, self._balance, strict=True):
+            label = Label(self._opened_at, tap.map.name, len(steady._scalars))
+            rows += steady.balance(label, tap.map.weight(), decays=self._decays())
+        if rows:
+            self._write(self._opened_at, rows, {})
+
+    def _finish(self) -> None:
+        """What is left at the end: a half-filled window, spectra put off, a last probe."""
+        if self.probe is not None:
+            if self._open:
+                self._read_balance()
+            if self._opened_at != self.step or not self._open:
+                self._read_probe()
+        elif self._open and self.layers.batches:
+            # The optimiser has moved once since the last batch of the window: say so in `drift`.
+            self._read_layers(self._opened_at if self.schedule.consecutive else self.step)
+        owed = self.layers.read_owed_spectra()
+        if owed is not None:
+            step, rows, arrays = owed
+            self._write(step, rows, arrays)
+
+    # -- the optimiser's numbers -----------------------------------------------------------------------
+
+    def _rates(self) -> dict[nn.Parameter, tuple[float, float]]:
+        """(η, γ) of every parameter now."""
+        if self.optimizer is None:
+            return {}
+        return {
+            p: (float(group.get("lr", 0.0)), float(group.get("weight_decay", 0.0)))
+            for group in self.optimizer.param_groups
+            for p in group["params"]
+        }
+
+    def _decays(self) -> bool:
+        """Whether the optimiser adds γW to the gradient (SGD does, AdamW does not)."""
+        return type(self.optimizer).__name__ == "SGD"
+
+    # -- the record ------------------------------------------------------------------------------------
+
+    def _write(self, step: int, rows: list[Measurement], arrays: Mapping[Any, Any]) -> None:
+        if self._writer is not None:
+            self._writer.write(step, rows, arrays)
+
+    def _update_manifest(self, **fields: Any) -> None:
+        if self._writer is not None:
+            self._writer.update_manifest(**fields)
+
+    def _tell(self, layer: str, kind: str, message: str) -> None:
+        """Say something once, as a warning to the person and as an event of the record."""
+        if (layer, message) in self._reported:
+            return
+        self._reported.add((layer, message))
+        if kind != "info":
+            where = f"layer {layer!r}: " if layer else ""
+            warnings.warn(f"lawful, step {self.step}: {where}{message}", LawfulWarning, stacklevel=4)
+        if self._writer is not None:
+            try:
+                self._writer.event(self.step, layer, kind, message)
+            except RecordError:
+                pass
+
+    def _guarded(self, action: Callable[[], Any]) -> None:
+        """Run our own work so that a failure of it does not end the training run."""
+        try:
+            action()
+        except Exception as problem:
+            self._open = self._measuring = False
+            self._listen(False)
+            what = str(problem) if isinstance(problem, RecordError) else (
+                f"measuring failed and is passed over: {type(problem).__name__}: {problem}"
+            )  # fmt: skip
+            self._tell("", "error", what)
+
+    def _coverage(self) -> list[Any]:
+        """The modules not observed, with those that turned out not to be."""
+        late = [
+            Unobserved(
+                t.map.name, type(t.map.module).__name__,
+                t.problem or "never called with a gradient in a measured step", t.map.d_a * t.map.d_b,
+            )
+            for t in self.layers.taps
+            if t.problem or (not t.ever and not self._compiled)
+        ]  # fmt: skip
+        return [*self.unobserved, *late]
+
+    def _manifest(self) -> dict[str, Any]:
+        shared = [t.map.parameter for t in self.layers.taps]
+        layers = [
+            {
+                "name": t.map.name, "kind": t.map.kind, "d_a": t.map.d_a, "d_b": t.map.d_b,
+                "bias": t.map.bias() is not None, "block": t.map.block,
+                "note": "; ".join(
+                    filter(None, [t.map.note, _sharing(t.map.parameter, shared), _frozen(t.map)])
+                ),
+            }
+            for t in self.layers.taps
+        ]  # fmt: skip
+        pieces = [
+            {
+                "name": piece.name, "kind": "slice", "bias": False,
+                "d_a": _length(piece.columns, t.map.d_a), "d_b": _length(piece.rows, t.map.d_b),
+                "block": t.map.block, "note": f"a slice of {t.map.name}",
+            }
+            for t in self.layers.taps
+            for piece in self.layers.parts[t.map.name]
+        ]  # fmt: skip
+        device = next((str(p.device) for p in self.model.parameters()), "cpu")
+        return {
+            "lawful": version("lawful"),
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "seed": self.seed,
+            "model": {
+                "class": type(self.model).__name__,
+                "parameters": sum(p.numel() for p in self.model.parameters()),
+                "repr": repr(self.model)[:20_000],
+            },
+            "optimizer": None if self.optimizer is None else _optimizer(self.optimizer),
+            "schedule": self.schedule.name,
+            "source": "stream" if self.probe is None else "probe",
+            "laws": [law.name for law in self.laws],
+            "layers": layers + pieces,
+            "unobserved": [asdict(u) for u in self.unobserved],
+            "environment": {
+                "python": platform.python_version(), "torch": torch.__version__,
+                "platform": platform.platform(), "device": device,
+            },
+            "status": "running",
+            "steps": self.step,
+            **self._extra,
+        }  # fmt: skip
+
+
+class _Work:
+    """What measuring has cost, by the clock and in counted multiplications."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.planned = 1
+        self._spent = self._counted = self._spectral = 0.0
+        self._per_step = self._window = 0.0
+        self._steps: list[float] = []
+        self._started = self._mark = time.perf_counter()
+        self._inside = 0.0
+        self._readings = 0
+
+    def start(self) -> None:
+        self._started = self._mark = time.perf_counter()
+
+    def timing(self) -> _Clock:
+        return _Clock(self)
+
+    def stepped(self, *, measured: bool) -> None:
+        """One optimiser step went by: what it took beyond a plain one was ours."""
+        now = time.perf_counter()
+        took, self._mark = now - self._mark - self._inside, now
+        self._inside = 0.0
+        if not measured:
+            self._steps = [*self._steps[-30:], took]
+        elif self._steps:
+            self._spent += max(0.0, took - statistics.median(self._steps))
+
+    def overhead(self) -> float:
+        """Share of the time since the start that went into measuring."""
+        elapsed = time.perf_counter() - self._started
+        return self._spent / elapsed if elapsed > 0 else 0.0
+
+    def batch(self, layers: LayerMoments, count: int) -> None:
+        self._per_step = layers.training_work()
+        self._counted += layers.batch_work()
+        self.planned = max(self.planned, layers.batches_needed())
+
+    def read(self, layers: LayerMoments, *, spectra: bool) -> None:
+        self._readings += 1
+        self._counted += layers.reading_work()
+        if spectra:
+            self._spectral += layers.spectral_work()
+        self._window = self._spent / self._readings
+
+    def affords(self, layers: LayerMoments, step: int) -> bool:
+        """Whether a window may open; the first always may."""
+        if self.schedule.share is None or self._readings == 0:
+            return True
+        if self.schedule.timed:
+            elapsed = time.perf_counter() - self._started
+            return self._spent + self._window <= self.schedule.share * elapsed
+        cost = self.planned * layers.batch_work() + layers.reading_work()
+        return self._counted + cost <= 2 / 3 * self.schedule.share * step * self._per_step
+
+    def affords_spectra(self, layers: LayerMoments, step: int) -> bool:
+        """Decompositions: always, or within a share of the work.
+
+        The last reading's are taken in any case, when the run ends; their cost is set aside.
+        """
+        if self.schedule.timed:
+            return self.overhead() < self.schedule.share / 2  # type: ignore[operator]
+        if self.schedule.share is None and self.schedule.consecutive:
+            return True
+        share = (self.schedule.share or 0.06) / 3
+        return self._spectral + 2 * layers.spectral_work() <= share * step * self._per_step
+
+
+class _Clock:
+    """Counts the time inside as spent on measuring."""
+
+    def __init__(self, work: _Work) -> None:
+        self.work = work
+
+    def __enter__(self) -> None:
+        self.begin = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        took = time.perf_counter() - self.begin
+        self.work._spent += took
+        self.work._inside += took
+
+
+def _optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    return {
+        "class": type(optimizer).__name__,
+        "groups": [
+            {k: (float(v) if isinstance(v, torch.Tensor) else v)
+             for k, v in group.items() if k != "params"}
+            | {"parameters": sum(p.numel() for p in group["params"])}
+            for group in optimizer.param_groups
+        ],
+    }  # fmt: skip
+
+
+def _sharing(parameter: nn.Parameter | None, everyone: list[nn.Parameter | None]) -> str:
+    return "weight tied" if sum(p is parameter is not None for p in everyone) > 1 else ""
+
+
+def _frozen(map: Any) -> str:
+    return "frozen" if map.parameter is not None and not map.parameter.requires_grad else ""
+
+
+def _length(cut: slice | None, size: int) -> int:
+    return size if cut is None else len(range(*cut.indices(size)))
+
+
+class _Door(types.ModuleType):
+    """`lawful.observe` is this module and the function in it: importing one hides neither."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Observation:
+        return observe(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Door

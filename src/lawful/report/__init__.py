@@ -1,0 +1,10 @@
+"""Verdicts for people: in the terminal, and as one HTML file that opens offline.
+
+The terminal needs only the core dependencies; `write_report` needs the extra `report`
+(plotly, jinja2) and says so when they are absent.
+"""
+
+from .html import write_report
+from .terminal import compare_table, show, verdict_table
+
+__all__ = ["compare_table", "show", "verdict_table", "write_report"]

@@ -1,0 +1,125 @@
+"""When to measure: a schedule says on which optimiser steps batches are pooled into a window.
+
+A *window* is a run of measured batches pooled into one measurement, closed when it holds
+enough rows. After `every(k)` it takes each k-th batch; after the others it takes consecutive
+batches from the scheduled step on, and closes early when the next scheduled step comes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+
+@dataclass
+class Schedule:
+    """A schedule as `observe` consults it.
+
+    name:        how it was asked for, kept in the manifest.
+    consecutive: whether a window goes on with the very next batches.
+    steps:       an iterator of the steps at which a window opens, rising.
+    share:       of the training work that measuring may take, or None for no limit.
+    timed:       True when the share is kept by the clock, False when by counted work.
+    rows:        rows pooled in a window, in units of the layer's larger dimension.
+    """
+
+    name: str
+    steps: Iterator[int]
+    consecutive: bool = True
+    share: float | None = None
+    timed: bool = False
+    rows: float = 4.0
+    _next: int | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._next = next(self.steps, None)
+
+    def opens(self, step: int) -> bool:
+        """Whether a window opens at this step (steps passed over are not made up for)."""
+        due = False
+        while self._next is not None and self._next <= step:
+            due = self._next == step or self.timed
+            self._next = next(self.steps, None)
+        return due
+
+    def next_open(self) -> float:
+        """The next scheduled step, infinite after the last."""
+        return math.inf if self._next is None else self._next
+
+
+def every(k: int) -> Schedule:
+    """Measure every k-th batch; a window pools 16·d rows of them.
+
+    >>> [t for t in range(10) if every(3).opens(t)]
+    [0, 3, 6, 9]
+    """
+    if not isinstance(k, int) or k < 1:
+        raise ValueError(f"every(k) needs a whole number of steps ≥ 1, got k={k!r}")
+    return Schedule(f"every({k})", _multiples(k), consecutive=False, rows=16.0)
+
+
+def log_spaced(n: int = 40, last: int = 10_000, *, share: float | None = None) -> Schedule:
+    """n windows, at step 0 and then evenly in log step up to `last`, and on at the same pace.
+
+    share: keep the *counted* work of measuring under this share of the work of training by
+    passing over windows: reproducible, because no clock is read.
+
+    >>> s = log_spaced(5, last=1000)
+    >>> [t for t in range(2000) if s.opens(t)]
+    [0, 1, 10, 100, 1000]
+    """
+    if n < 2 or last < 2:
+        raise ValueError(f"log_spaced(n, last) needs n ≥ 2 and last ≥ 2, got n={n}, last={last}")
+    _check_share(share)
+    name = f"log_spaced({n}, last={last}" + (f", share={share})" if share else ")")
+    return Schedule(name, _geometric(n, last), share=share)
+
+
+def at(steps: Iterable[int]) -> Schedule:
+    """Windows opening at the given steps.
+
+    >>> s = at([5, 2, 2])
+    >>> [t for t in range(9) if s.opens(t)]
+    [2, 5]
+    """
+    chosen = sorted(set(steps))
+    if not chosen or chosen[0] < 0:
+        raise ValueError(f"at(steps) needs at least one step, none negative, got {chosen!r}")
+    gap = all(b - a == 1 for a, b in pairwise(chosen)) and len(chosen) > 3
+    shown = f"{chosen[0]}..{chosen[-1]}" if gap else ", ".join(map(str, chosen[:8]))
+    return Schedule(f"at([{shown}{', …' if len(chosen) > 8 and not gap else ''}])", iter(chosen))
+
+
+def budget(share: float = 0.02) -> Schedule:
+    """Measure as often as the clock allows: total time spent measuring ≤ share · elapsed.
+
+    The stride follows the measured cost of earlier windows, so which steps are measured
+    depends on the machine; training itself is untouched, as always.
+    """
+    _check_share(share)
+    return Schedule(f"budget({share})", _multiples(1), share=share, timed=True)
+
+
+def _check_share(share: float | None) -> None:
+    if share is not None and not 0 < share < 1:
+        raise ValueError(f"share must lie between 0 and 1 (0.02 is two per cent), got {share!r}")
+
+
+def _multiples(k: int) -> Iterator[int]:
+    step = 0
+    while True:
+        yield step
+        step += k
+
+
+def _geometric(n: int, last: int) -> Iterator[int]:
+    yield 0
+    ratio, previous, i = last ** (1 / (n - 2)) if n > 2 else float(last), 0, 0
+    while True:
+        step = round(ratio**i)
+        if step > previous:
+            yield step
+            previous = step
+        i += 1
