@@ -37,6 +37,7 @@ demo: $(VENV)/.demo
 	$(BIN)/lawful run canonical-digits --out $(DEMO)
 	$(BIN)/lawful test $(DEMO)
 	$(BIN)/lawful report $(DEMO) -o $(DEMO)/report.html
+	@echo "Open $(DEMO)/report.html in a browser."
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS)

@@ -23,7 +23,8 @@ from typing import Any
 import click
 
 from lawful import estimators
-from lawful.cli import cli
+from lawful.cli import cli, spelled
+from lawful.cli import main as command
 from lawful.lab.experiment import Band, Experiment, experiments
 from lawful.laws import laws
 from lawful.laws.law import Law
@@ -93,20 +94,23 @@ for verdict in lawful.test(lawful.open_run("RUN"), laws="{law.name}"):
 
 
 def law_index(all_laws: Iterable[Law]) -> str:
-    """One line a law, by family."""
-    rows = "\n".join(
-        f"| [`{law.name}`]({law.name}.md) | {law.family} | {law.statement} | `{law.equation}` |"
-        for law in all_laws
-    )
+    """One line a law."""
+    rows = "\n".join(map(law_row, all_laws))
     return f"""\
 # Laws
 
 `observe(laws=…)` and `lawful test --law …` take a name, a family, a glob pattern or several.
 
-| law | family | statement | equation |
-|---|---|---|---|
+| law | statement | equation |
+|---|---|---|
 {rows}
 """
+
+
+def law_row(law: Law, folder: str = "") -> str:
+    """One line of a table of laws; the README has the same, from its own folder."""
+    link = f"[`{law.name}`]({folder}{law.name}.md)"
+    return f"| {link} | {law.statement} | `{law.equation}` |"
 
 
 def quantity_page(all_laws: Iterable[Law]) -> str:
@@ -162,11 +166,11 @@ def experiment_page(all_experiments: Iterable[Experiment]) -> str:
 
 def _experiment(experiment: Experiment) -> str:
     settings = "\n".join(
-        f"| `{f.name}` | `{_shown(f.default)}` | {_cell(f.metadata['help'])} |"
+        f"| `{f.name}` | `{spelled(f.default)}` | {_cell(f.metadata['help'])} |"
         for f in fields(experiment.settings)
     )
     scales = "".join(
-        f"\n`scale={scale}` sets {', '.join(f'`{k}={_shown(v)}`' for k, v in changes.items())}.\n"
+        f"\n`scale={scale}` sets {', '.join(f'`{k}={spelled(v)}`' for k, v in changes.items())}.\n"
         for scale, changes in experiment.scales.items()
     )
     sweep = (
@@ -195,7 +199,7 @@ lawful run {experiment.name} --out runs/{experiment.name}
 
 def _bands(bands: Iterable[Band]) -> str:
     rows = "\n".join(
-        f"| {_cell(b.name)} | {_cell(', '.join(f'{k}={_shown(v)}' for k, v in b.when.items()))} "
+        f"| {_cell(b.name)} | {_cell(', '.join(f'{k}={spelled(v)}' for k, v in b.when.items()))} "
         f"| {b.low:g} … {b.high:g} |"
         for b in bands
     )
@@ -235,25 +239,18 @@ def _first(thing: Any) -> str:
 def command_page() -> str:
     """Every command's own help."""
     shown = "\n".join(
-        f"## `lawful {name}`\n\n```text\n{_help(command, name)}\n```\n"
-        for name, command in cli.commands.items()
+        f"## `lawful {name}`\n\n```text\n{_help(one, name)}\n```\n"
+        for name, one in cli.commands.items()
     )
-    codes = _paragraph(inspect.getmodule(main_of_cli()), "Exit codes:")
+    codes = _paragraph(inspect.getmodule(command), "Exit codes:")
     return f"# Commands\n\n```text\n{_help(cli, '')}\n```\n\n{codes}\n\n{shown}"
 
 
-def main_of_cli() -> Any:
-    """The function behind the command `lawful`."""
-    from lawful.cli import main
-
-    return main
-
-
-def _help(command: click.Command, name: str) -> str:
+def _help(one: click.Command, name: str) -> str:
     context = click.Context(cli, info_name="lawful", terminal_width=88, **cli.context_settings)
     if name:
-        context = click.Context(command, info_name=name, parent=context, terminal_width=88)
-    return command.get_help(context)
+        context = click.Context(one, info_name=name, parent=context, terminal_width=88)
+    return one.get_help(context)
 
 
 def _ours(law: Law) -> bool:
@@ -289,10 +286,6 @@ def _link(quantity: str, up: str = "../") -> str:
 def _cell(text: str) -> str:
     """Text that a table cell can hold: ‖ is no bar, | is."""
     return text.replace("|", "\\|")
-
-
-def _shown(value: Any) -> str:
-    return ",".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
 
 
 def faults(folder: Path = HERE) -> list[str]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -13,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lawful.cli import cli
-from lawful.record import RELATIONS, Measurement, RunWriter
+from lawful.record import RELATIONS, Measurement, RecordError, RunWriter, open_run
 
 COMMANDS = ("run", "test", "show", "report", "compare", "laws", "experiments", "export", "cite")
 NEEDED = {"samples": 4096, "effective_samples": 4096, "clusters": 4096, "drift": 0.001}
@@ -213,19 +216,33 @@ def test_training_that_breaks_down_is_told_apart(monkeypatch: pytest.MonkeyPatch
     assert result.stderr == "Error: the loss is nan at step 3\n"
 
 
-def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
-    """SIGINT once, in a process of its own; then the very command that it printed."""
-    out = tmp_path / "digits"
-    arguments = ["run", "canonical-digits", "--out", str(out), "--set", "steps=100000"]
+def test_an_interrupted_run_goes_on_as_it_says(tmp_path: Path) -> None:
+    """Ctrl-C once, in a process of its own; then the very command that it printed."""
+    out = tmp_path / "my digits"
+    arguments = ["run", "canonical-digits", "--out", str(out), "--set", "steps=5000"]
     first = subprocess.Popen(
         [sys.executable, "-m", "lawful", *arguments], stderr=subprocess.PIPE, text=True
     )
-    interrupt_when(first, (out / "manifest.json").exists)
+    while first.poll() is None and not measured(out):
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)
     _, said = first.communicate(timeout=120)
     assert first.returncode == 130
-    assert said.rstrip().endswith("--resume")
-    assert json.loads((out / "manifest.json").read_text())["status"] == "interrupted"
-    assert process("test", out, "--json").returncode == 0
+    assert open_run(out).manifest["status"] == "interrupted"
+    lawful, *again = shlex.split(said.splitlines()[-1].partition("resume with ")[2])
+    assert lawful == "lawful"
+    second = process(*again, "--json")
+    assert json.loads(second.stdout)["runs"] == [str(out)]
+    assert open_run(out).manifest["status"] == "finished"
+    assert open_run(out).steps[-1] == 5000
+
+
+def measured(run: Path) -> bool:
+    """Whether training has begun: a step after initialisation is on record."""
+    try:
+        return max(open_run(run).steps, default=0) > 0
+    except RecordError:
+        return False
 
 
 def test_a_reader_that_leaves_is_not_an_error() -> None:
@@ -244,16 +261,6 @@ def test_bad_usage_has_exit_code_two() -> None:
     wrong = process("tets")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "No such command" in wrong.stderr
-
-
-def interrupt_when(command: subprocess.Popen, ready) -> None:  # type: ignore[no-untyped-def]
-    """Press Ctrl-C once `ready()` is true."""
-    import signal
-    import time
-
-    while not ready() and command.poll() is None:
-        time.sleep(0.05)
-    command.send_signal(signal.SIGINT)
 
 
 def test_every_parameter_has_a_help_text() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shlex
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from click.testing import CliRunner
 
 from lawful.cli import cli
 from lawful.lab.experiment import experiments
@@ -75,10 +77,11 @@ def test_every_quantity_experiment_and_command_is_described() -> None:
         assert [mark for mark in marks if mark not in text] == []
 
 
-def test_the_readme_names_every_law_experiment_and_command() -> None:
+def test_the_readme_names_every_law_experiment_and_command(build: ModuleType) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    wanted = [f"`{law}`" for law in laws()] + [f"`{e}`" for e in experiments()]
-    wanted += [f"lawful {command}" for command in cli.commands]
+    wanted = [build.law_row(law, "docs/laws/") for law in laws().values()]
+    wanted += [f"| `{e.name}` | {e.statement} |" for e in experiments().values()]
+    wanted += [f"lawful {command} " for command in cli.commands]
     assert [name for name in wanted if name not in text] == []
 
 
@@ -123,7 +126,20 @@ def test_the_example_of_the_readme_runs(
     assert any(status in said for status in ("holds", "violated", "undetermined", "out of regime"))
 
 
-def test_the_demo_prints_what_the_readme_shows() -> None:
-    """The README's verdict is one of `canonical-digits`, an experiment with its own test."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "lawful test runs/canonical-digits" in text
+@pytest.mark.slow
+def test_the_demo_gives_the_verdicts_of_the_readme(tmp_path: Path) -> None:
+    """Same status and, to the last digit but one, the same effect."""
+    out = str(tmp_path / "run")
+    assert CliRunner().invoke(cli, ["run", "canonical-digits", "--out", out]).exit_code == 0
+    result = CliRunner().invoke(cli, ["test", out, "--json"])
+    found = {(v["law"], v["layer"]): v for v in json.loads(result.stdout)["verdicts"]}
+    shown = re.findall(
+        r"^. (holds|violated|undetermined|out of regime) +(\w+) +([\d.]+) \[.*\n +(\w+)",
+        next(b for b in blocks(ROOT / "README.md", "text") if "null" in b),
+        re.MULTILINE,
+    )
+    assert len(shown) == 4
+    for status, law, effect, layer in shown:
+        verdict = found[law, layer]
+        assert verdict["status"] == status
+        assert verdict["effect"] == pytest.approx(float(effect), abs=0.02)

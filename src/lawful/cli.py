@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from . import __version__
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -34,9 +36,13 @@ if TYPE_CHECKING:
 class Refused(click.ClickException):
     """What was asked for cannot be done; the message says why, in one sentence."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    exit_code = 2
+
+
+class Broken(click.ClickException):
+    """Training broke down; the message says at which step, and what to try."""
+
+    exit_code = 1
 
 
 class Interrupted(click.ClickException):
@@ -56,7 +62,7 @@ some_laws = click.option(
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96})
-@click.version_option(package_name="lawful")
+@click.version_option(__version__)
 def cli() -> None:
     """Measure a training run and ask which laws of learning hold in it.
 
@@ -105,11 +111,11 @@ def run(
         click.echo("\n".join(str(f) for f in folders))
 
 
-@cli.command()
+@cli.command("test")
 @a_run
 @some_laws
 @as_json
-def test(run: Path, names: tuple[str, ...], as_json: bool) -> None:
+def judge(run: Path, names: tuple[str, ...], as_json: bool) -> None:
     """Test the laws on RUN and print a verdict for each layer.
 
     \b
@@ -233,12 +239,11 @@ def experiments(as_json: bool) -> None:
     if as_json:
         emit({"experiments": [described(e) for e in registry().values()]})
         return
-    rows = []
     for entry in map(described, registry().values()):
-        rows.append((entry["name"], entry["statement"]))
-        rows += [("", f"{s['name']}={s['default']}  {s['help']}") for s in entry["settings"]]
-        rows.append(("", ""))
-    listing(rows[:-1])
+        settings = [
+            (f"  {s['name']}={spelled(s['default'])}", s["help"]) for s in entry["settings"]
+        ]
+        listing([(entry["name"], entry["statement"]), *settings, ("", "")])
 
 
 @cli.command()
@@ -315,7 +320,7 @@ def trained(
         with refusals(LookupError):
             chosen = lab.experiment(experiment)
         settings = chosen.configure(pairs)
-        with refusals(RecordError, DataNotFound), refusals(NonFiniteLoss, code=1):
+        with refusals(RecordError, DataNotFound), refusals(NonFiniteLoss, then=Broken):
             chosen.run(settings, out, seed, progress=True, resume=resume)
         return list(chosen.plan(settings, out))
 
@@ -331,6 +336,17 @@ def described(experiment: Experiment) -> dict[str, Any]:
         "sweep": experiment.sweep,
         "settings": settings,
     }
+
+
+def spelled(value: Any) -> str:
+    """A setting's value as it is typed after `--set key=`.
+
+    >>> spelled((0.0, 0.001)), spelled(True), spelled("auto")
+    ('0,0.001', 'true', 'auto')
+    """
+    if isinstance(value, tuple):
+        return ",".join(f"{item:g}" for item in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def opened(path: Path) -> Run:
@@ -351,14 +367,14 @@ def verdicts_of(run: Run, names: Iterable[str] = ()) -> list[Verdict]:
 
 
 @contextlib.contextmanager
-def refusals(*kinds: type[Exception], code: int = 2) -> Iterator[None]:
+def refusals(*kinds: type[Exception], then: type[click.ClickException] = Refused) -> Iterator[None]:
     """Turn errors that already say what is wrong into that sentence and an exit code."""
     try:
         yield
     except kinds as error:
         # str() of a KeyError is the repr of its message.
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        raise Refused(str(message), code) from error
+        raise then(str(message)) from error
 
 
 def emit(document: Any) -> None:

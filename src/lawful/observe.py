@@ -145,9 +145,8 @@ class Observation:
         heads: Heads, accumulation: int, scaler: object | None, batch_dim: int, normalise: bool,
         seed: int, resume: bool, first_step: int, extra: dict[str, Any],
     ) -> None:  # fmt: skip
-        self._compiled = isinstance(model, torch._dynamo.OptimizedModule) or (
-            getattr(model, "_compiled_call_impl", None) is not None
-        )
+        # A probe runs the model eagerly, with hooks of its own for that time only.
+        self._compiled = probe is None and any(map(_is_compiled, model.modules()))
         self.model = getattr(model, "_orig_mod", model)
         self.out, self.laws, self.schedule, self.probe, self.seed = out, laws, schedule, probe, seed
         self.optimizer, self.scaler, self.resume = optimizer, scaler, resume
@@ -155,7 +154,8 @@ class Observation:
         needs = set().union(*(law.needs for law in laws)) if laws else set()
         self._wants = Wants(collapse=bool(needs & COLLAPSE), ansatz=bool(needs & ANSATZ))
         maps, self.unobserved = survey(self.model, layers)
-        self._scale = Scale(reduction, accumulation, scaler)
+        # The loss of a probe is neither accumulated nor scaled, and always a mean.
+        self._scale = Scale(reduction, accumulation, scaler) if probe is None else Scale("mean", 1)
         self.layers = LayerMoments(
             self.model, maps, self._scale, heads=heads,
             rows=window if window is not None else schedule.rows, seed=seed,
@@ -181,9 +181,9 @@ class Observation:
                 self._tell(gap.name, "warning", f"not observed: {gap.reason}")
         self._watch_optimizer()
         if self._compiled:  # a compiled graph ignores hooks that come later: place them for good
-            device_of = next(self.model.parameters(), torch.zeros(()))
             for tap in self.layers.taps:
-                tap.stream.prepare(device_of)
+                tap.stream.prepare(tap.map.weight())
+                self._scale.prepare(tap.map.weight().device)
             self.layers.hooks.place()
         self._work.start()
         self._prepare_step()
@@ -363,7 +363,7 @@ class Observation:
         rates = self._rates()
         for tap, steady in zip(self.layers.taps, self._balance, strict=True):
             p = tap.map.parameter
-            if p is not None and p.grad is not None and p in rates:
+            if p is not None and p.grad is not None and p in rates and self.layers.alone(tap):
                 steady.add(tap.map.weight(), tap.map.gradient(p.grad), *rates[p])
 
     def _read_balance(self) -> None:
@@ -446,10 +446,10 @@ class Observation:
         late = [
             Unobserved(
                 t.map.name, type(t.map.module).__name__,
-                t.problem or "never called with a gradient in a measured step", t.map.d_a * t.map.d_b,
+                t.problem or "never called with a gradient in a measured step", t.map.parameters,
             )
             for t in self.layers.taps
-            if t.problem or (not t.ever and not self._compiled)
+            if t.problem or not t.ever
         ]  # fmt: skip
         return [*self.unobserved, *late]
 
@@ -582,6 +582,11 @@ class _Clock:
         took = time.perf_counter() - self.begin
         self.work._spent += took
         self.work._inside += took
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    compiled_call = getattr(module, "_compiled_call_impl", None)
+    return isinstance(module, torch._dynamo.OptimizedModule) or compiled_call is not None
 
 
 def _optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -63,6 +63,8 @@ def every(k: int) -> Schedule:
 def log_spaced(n: int = 40, last: int = 10_000, *, share: float | None = None) -> Schedule:
     """n windows, at step 0 and then evenly in log step up to `last`, and on at the same pace.
 
+    Steps are whole, so the first of them coincide and count once: 37 of the default 40 remain.
+
     share: keep the *counted* work of measuring under this share of the work of training by
     passing over windows: reproducible, because no clock is read.
 
@@ -116,7 +118,9 @@ def _multiples(k: int) -> Iterator[int]:
 
 def _geometric(n: int, last: int) -> Iterator[int]:
     yield 0
-    ratio, previous, i = last ** (1 / (n - 2)) if n > 2 else float(last), 0, 0
+    # Between 1 and `last` lie n − 2 equal ratios; two windows are step 0 and `last` alone.
+    ratio, i = (last ** (1 / (n - 2)), 0) if n > 2 else (float(last), 1)
+    previous = 0
     while True:
         step = round(ratio**i)
         if step > previous:

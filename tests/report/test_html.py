@@ -215,6 +215,6 @@ def test_a_run_with_next_to_nothing_gives_sentences_not_empty_boxes(tmp_path: Pa
     drawn = dom(page, tmp_path / "profile", 390)
     assert "data-error" not in drawn[:400]
     assert "No spectrum was kept for this layer." in drawn
-    assert "No exponents were measured in this layer" in drawn
+    assert "No pair of exponents was measured in this layer" in drawn
     for place in re.findall(r'<div class="plot[^"]*"[^>]*></div>', drawn):
         assert "view-" in place  # the heat maps are hidden as a block

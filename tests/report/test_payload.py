@@ -63,13 +63,14 @@ def test_the_twelve_phases_are_there_and_four_have_no_place() -> None:
 
 def test_matrices_stay_within_their_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = synthetic_run(tmp_path / "r", ["fc1", "fc2"], list(range(40)))
-    monkeypatch.setattr(room, "VIEW_BYTES", 20_000)
-    views = [layer["views"] for layer in payload(run)["layers"]]
-    assert sum(len(text) for v in views for _, text in v["frames"]) <= 20_000
-    for view in views:
-        assert view["of"] == 11
-        assert view["frames"][0][0] == 0
-        assert view["frames"][-1][0] == 39
+    monkeypatch.setattr(room, "FRAME_BYTES", 60_000)
+    layers = payload(run)["layers"]
+    assert sum(len(to_script(layer["frames"])) for layer in layers) <= 60_000
+    for layer in layers:
+        assert layer["view"] == {"size": 32, "of": 11}
+        steps = [step for step, *_ in layer["frames"]]
+        assert 2 <= len(steps) < 11
+        assert (steps[0], steps[-1]) == (0, 39)
 
 
 def test_many_layers_and_steps_make_a_sensible_document(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ class Side:
 class Forms:
     """Every number that the alignments of one side need, on the host, in float64.
 
+    resolution: relative rounding of the numbers, by the dtype they were summed in
     inner:      (3, 3)       ⟨M_i, M_j⟩
     total:      (3,)         sum of all entries 𝟏ᵀM_i𝟏
     trace:      (3,)         tr M_i
@@ -84,6 +85,7 @@ class Forms:
     d: int
     clusters: int
     positions: float
+    resolution: float
     inner: Array
     total: Array
     trace: Array
@@ -99,17 +101,15 @@ def forms(side: Side) -> tuple[Forms, Forms]:
     Nothing leaves the device but the results, in one transfer.
     """
     z = torch.stack([side.x, side.y])  # (2, k, m, d)
-    zM = z.flatten(1, 2).unsqueeze(1) @ side.M  # (2, 3, km, d)
+    zM = (z.flatten(0, 2) @ side.M).unflatten(1, (2, -1)).transpose(0, 1)  # (2, 3, km, d)
     raw = _numbers(side, side.M, z, zM)
     mean = side.means[:2, None, None, :]
     centred_M = side.M - side.means.unsqueeze(2) * side.means.unsqueeze(1)
     z_centred = z - mean
     # (z−μ)(M−mmᵀ) = zM − μM − ((z−μ)·m) m: no second product with the kept rows.
-    shift = side.means[:2] @ side.M  # (3, 2, d)
-    along = z_centred.flatten(1, 2) @ side.means.T  # (2, km, 3)
-    zM_centred = zM - shift.transpose(0, 1).unsqueeze(2) - along.transpose(1, 2).unsqueeze(
-        3
-    ) * side.means.unsqueeze(1)
+    shift = (side.means[:2] @ side.M).transpose(0, 1).unsqueeze(2)  # (2, 3, 1, d)
+    along = (z_centred.flatten(1, 2) @ side.means.T).transpose(1, 2).unsqueeze(3)  # (2, 3, km, 1)
+    zM_centred = zM - shift - along * side.means.unsqueeze(1)
     centred = _numbers(side, centred_M, z_centred, zM_centred)
     return _to_host(side, raw), _to_host(side, centred)
 
@@ -145,7 +145,8 @@ def _to_host(side: Side, numbers: list[Tensor]) -> Forms:
     shapes = [(3, 3), (3,), (3,), (2, 3, k, m), (2, k, m), (2, k, m), (3, 2, k)]
     ends = np.cumsum([math.prod(s) for s in shapes])
     pieces = [a.reshape(s) for a, s in zip(np.split(packed, ends[:-1]), shapes, strict=True)]
-    return Forms(d, side.clusters, side.positions, *pieces)
+    rounding = 4 * torch.finfo(side.M.dtype).eps
+    return Forms(d, side.clusters, side.positions, rounding, *pieces)
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,10 @@ def products(forms: Forms, metric: str) -> Products:
 
     metric: `pearson` removes the mean entry, `tracefree` the trace, `cosine` nothing.
 
-    Raises `ValueError` for another metric. With one cluster everything debiased is NaN.
+    A matrix of which the projection leaves nothing but rounding (a constant one, any one at
+    d = 1) gets norm 0. With one cluster everything debiased is NaN.
+
+    Raises `ValueError` for another metric.
     """
     f = forms
     if metric == "pearson":
@@ -194,6 +198,8 @@ def products(forms: Forms, metric: str) -> Products:
         psi[i, j] = psi[j, i] = scale * both - 2 * value[i, j]
     for i in (H, G):
         psi[i, Z] = psi[Z, i] = pull[i, Z] - plugin[i, Z]
+    nothing = plugin.diagonal() <= f.resolution * f.inner.diagonal()
+    plugin[nothing, nothing] = value[nothing, nothing] = 0.0
     return Products(plugin, value, psi, C, f.positions)
 
 
@@ -203,10 +209,8 @@ def _own_cluster(f: Forms, weight: float, row: Array) -> Array:
     own = []
     for pair, (a, b) in enumerate(((0, 0), (0, 1), (1, 1))):
         same = (row[a] * row[b]).mean(1)
-        if m > 1:
-            cross = (row[a].sum(1) * row[b].sum(1) - m * same) / (m * (m - 1))
-        else:
-            cross = same
+        unlike = row[a].sum(1) * row[b].sum(1) - m * same
+        cross = unlike / (m * (m - 1)) if m > 1 else same
         same, cross = f.diagonal[pair, 0] - weight * same, f.diagonal[pair, 1] - weight * cross
         own.append(same / T + (1 - 1 / T) * cross)
     return np.stack(own)
@@ -263,10 +267,12 @@ def _over(a: float, b: float) -> float:
 
 
 def pearson(A: Tensor, B: Tensor) -> float:
-    """α(A, B) of two given matrices, no samples involved.
+    """α(A, B) of two given matrices, no samples involved; NaN when one has equal entries only.
 
     >>> pearson(torch.eye(3), 2 * torch.eye(3) + 1)
     1.0
     """
     a, b = (M.double() - M.double().mean() for M in (A, B))
+    if any(m.norm() <= 1e-14 * M.double().norm() for m, M in ((a, A), (b, B))):
+        return math.nan
     return round(_ratio(float((a * b).sum()), float((a * a).sum()), float((b * b).sum())), 15)

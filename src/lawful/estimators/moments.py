@@ -86,11 +86,13 @@ def merge(first: Moments, second: Moments) -> Moments:
     Raises `ValueError` when the layers differ, or when a different number of rows was kept for
     each cluster.
     """
-    if first.kept_h.shape[1:] != second.kept_h.shape[1:]:
-        raise ValueError(
-            "cannot merge moments that keep different rows per cluster: "
-            f"{tuple(first.kept_h.shape[1:])} and {tuple(second.kept_h.shape[1:])}"
-        )
+    for one, other in ((first.kept_h, second.kept_h), (first.kept_g, second.kept_g)):
+        if one.shape[1:] != other.shape[1:]:
+            raise ValueError(
+                "cannot merge moments of different layers or rows kept per cluster: "
+                f"(rows, d) is {tuple(one.shape[1:])} in one and {tuple(other.shape[1:])} in the "
+                "other"
+            )
     return Moments(
         H=first.H + second.H,
         G=first.G + second.G,

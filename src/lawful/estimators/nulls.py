@@ -100,13 +100,17 @@ def permutation_null(A: Tensor, B: Tensor, draws: int, generator: torch.Generato
     A, B: (..., d, d) symmetric.  Returns (..., draws); NaN where a matrix is constant.
     """
     d = _check(A, B)
-    left, right = _standardise(A), _standardise(B)
-    out = []
-    for _ in range(draws):
+    # Pairs one by one: gathering rows and then columns of a plain matrix moves memory in
+    # order, of a stack of matrices it does not (25 times slower at d = 512).
+    left = list(_standardise(A).reshape(-1, d * d))
+    right = list(_standardise(B).reshape(-1, d, d))
+    out = A.new_empty((draws, len(left)))
+    for k in range(draws):
         order = torch.randperm(d, generator=generator, device=generator.device).to(A.device)
-        shuffled = right.index_select(-2, order).index_select(-1, order)
-        out.append((left * shuffled).sum((-2, -1)))
-    return torch.stack(out, -1) if out else A.new_empty((*A.shape[:-2], 0))
+        for pair, (fixed, moved) in enumerate(zip(left, right, strict=True)):
+            shuffled = moved.index_select(0, order).index_select(1, order)
+            out[k, pair] = torch.dot(fixed, shuffled.view(-1))
+    return out.T.reshape(*A.shape[:-2], draws)
 
 
 def permutation_moments(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:

@@ -211,7 +211,8 @@ def _kept(s: Tensor, powers: Tensor, rows: Tensor | None, samples: float, cutoff
         error = torch.full_like(powers, math.sqrt(2 / samples) if samples > 0 else math.inf)
     else:
         n = samples if math.isfinite(samples) else rows.shape[1]
-        error = rows.std(1) / math.sqrt(n) / powers
+        one = rows.shape[1] < 2  # a single sample says nothing about its error
+        error = torch.full_like(powers, math.inf) if one else rows.std(1) / math.sqrt(n) / powers
     keep = [kept_directions(s, P, e, cutoff=cutoff) for P, e in zip(powers, error, strict=True)]
     return keep[0] & keep[1]
 

@@ -9,6 +9,8 @@ float32 (float64 for float64 rows): a bfloat16 sum is 49 % wrong after 1,000 add
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -22,8 +24,8 @@ KEEP_ROWS = 4
 class MomentStream:
     """Running `Moments` of one layer: `update` per batch, `moments` to read, `reset` to restart.
 
-    d_a, d_b: dimensions of the rows of h and g. Memory: d_a² + d_b² numbers, and at most
-    `KEEP_CLUSTERS` kept clusters beyond the last batch.
+    d_a, d_b: dimensions of the rows of h and g. Memory: d_a² + d_b² numbers, and fewer than
+    2·`KEEP_CLUSTERS` kept clusters of at most `KEEP_ROWS` rows.
     seed: of the private generator that draws which rows of a cluster are kept; no global
     random state is touched.
     """
@@ -32,15 +34,16 @@ class MomentStream:
         self.d_a, self.d_b = d_a, d_b
         self._generator = torch.Generator().manual_seed(seed)
         self._sums: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        self._counts: tuple[Tensor, ...] = ()  # traced since the last `collect`: clusters, rows
+        self._last: tuple[Tensor, ...] = ()  # kept of the latest traced batch: clusters, rows
         self.reset()
 
     def reset(self) -> None:
         """Forget every sample; buffers are kept."""
-        for total in self._sums or ():
+        for total in (*(self._sums or ()), *self._counts):
             total.zero_()
         self.rows = self.clusters = 0
         self._kept: list[tuple[Tensor, Tensor]] = []
-        self._traced = (0, 0, 0, 0)
 
     def update(self, h: Tensor, g: Tensor) -> None:
         """Add a batch: h (n, T, d_a) and g (n, T, d_b), paired by row."""
@@ -57,45 +60,57 @@ class MomentStream:
         self.clusters += clusters
         self._keep(x.view(clusters, T, self.d_a), y.view(clusters, T, self.d_b))
 
-    def trace(self, h: Tensor, g: Tensor) -> None:
-        """The same inside a compiled graph: static shapes, in-place writes, no Python lists.
+    def trace(self, h: Tensor, g: Tensor, valid: Tensor | None = None) -> None:
+        """The same inside a compiled graph: in-place writes, counts on the device, no lists.
 
-        Kept are the first clusters of the latest batch, at evenly spaced positions. `prepare`
-        must have been called, because a compiled graph cannot allocate our buffers.
+        valid: a batch for which this is false counts for nothing. Kept are the first clusters
+        of the latest batch before a `collect`, at evenly spaced positions. `prepare` must have
+        been called, because a compiled graph cannot allocate our buffers.
         """
         assert self._sums is not None
         H, G, h_sum, g_sum = self._sums
+        n, T = h.shape[:2]
+        k, m = min(n, KEEP_CLUSTERS), min(T, KEEP_ROWS)
+        kept_h, kept_g = self._slot_h[:k, :m], self._slot_g[:k, :m]
+        one_h, one_g = (t[:k, : m * (T // m) : T // m] for t in (h, g))
+        counts: Sequence[int | Tensor] = (n, n * T)
+        last: Sequence[int | Tensor] = (k, m)
+        if valid is not None:
+            h, g = (torch.where(valid, t, 0) for t in (h, g))
+            one_h, one_g = torch.where(valid, one_h, kept_h), torch.where(valid, one_g, kept_g)
+            counts = [valid * n, valid * n * T]
+            last = [torch.where(valid, i, j) for i, j in zip((k, m), self._last, strict=True)]
         x, y = h.reshape(-1, self.d_a).to(H.dtype), g.reshape(-1, self.d_b).to(H.dtype)
         H.addmm_(x.T, x)
         G.addmm_(y.T, y)
         h_sum.add_(x.sum(0))
         g_sum.add_(y.sum(0))
-        self._count.add_(1)
-        k, m = min(h.shape[0], KEEP_CLUSTERS), min(h.shape[1], KEEP_ROWS)
-        stride = h.shape[1] // m
-        self._slot_h[:k, :m].copy_(h[:k, : m * stride : stride])
-        self._slot_g[:k, :m].copy_(g[:k, : m * stride : stride])
+        kept_h.copy_(one_h)
+        kept_g.copy_(one_g)
+        for i in range(2):
+            self._counts[i].add_(counts[i])
+            self._last[i].fill_(last[i])
 
     def prepare(self, like: Tensor) -> None:
         """Allocate the buffers on the device of `like` (what `trace` writes into)."""
-        self._buffers(like)
-        self._count = torch.zeros((), dtype=torch.int64, device=like.device)
-        self._slot_h = like.new_zeros((KEEP_CLUSTERS, KEEP_ROWS, self.d_a), dtype=torch.float32)
-        self._slot_g = like.new_zeros((KEEP_CLUSTERS, KEEP_ROWS, self.d_b), dtype=torch.float32)
-
-    def traced(self, clusters: int, positions: int) -> None:
-        """Tell how many samples of how many rows each traced batch had (known outside only)."""
-        self._traced = (clusters, positions, min(clusters, KEEP_CLUSTERS), min(positions, KEEP_ROWS))
+        H = self._buffers(like)[0]
+        self._counts, self._last = (
+            tuple(torch.zeros((), dtype=torch.int64, device=like.device) for _ in range(2))
+            for _ in range(2)
+        )
+        self._slot_h = H.new_zeros((KEEP_CLUSTERS, KEEP_ROWS, self.d_a))
+        self._slot_g = H.new_zeros((KEEP_CLUSTERS, KEEP_ROWS, self.d_b))
 
     def collect(self) -> None:
         """Bring what `trace` counted into the totals; call outside the compiled graph."""
-        clusters, positions, k, m = self._traced
-        batches = int(self._count)
-        if batches and clusters:
-            self._count.zero_()
-            self.rows += batches * clusters * positions
-            self.clusters += batches * clusters
-            self._kept = [(self._slot_h[:k, :m].clone(), self._slot_g[:k, :m].clone())]
+        clusters, rows = (int(c) for c in self._counts) if self._counts else (0, 0)
+        if rows:
+            for total in self._counts:
+                total.zero_()
+            k, m = (int(c) for c in self._last)
+            self.clusters += clusters
+            self.rows += rows
+            self._remember(self._slot_h[:k, :m], self._slot_g[:k, :m])
 
     def moments(self) -> Moments | None:
         """The moments so far, or None before the first sample."""
@@ -124,13 +139,17 @@ class MomentStream:
         return self._sums
 
     def _keep(self, h: Tensor, g: Tensor) -> None:
-        """Keep whole clusters of up to KEEP_ROWS random rows, the latest ones first."""
+        """Choose the clusters of a batch that are kept, and up to KEEP_ROWS random rows."""
         k, T = h.shape[:2]
         if T > KEEP_ROWS:
             rows = torch.randperm(T, generator=self._generator)[:KEEP_ROWS].to(h.device)
             h, g = h[:, rows], g[:, rows]
         stride = -(-k // KEEP_CLUSTERS)  # a batch may be shuffled or sorted: thin it evenly
-        self._kept.append((h[::stride].clone(), g[::stride].clone()))
+        self._remember(h[::stride], g[::stride])
+
+    def _remember(self, h: Tensor, g: Tensor) -> None:
+        """Keep these, and of the earlier batches only the latest that are still needed."""
+        self._kept.append((h.clone(), g.clone()))
         while sum(len(x) for x, _ in self._kept[1:]) >= KEEP_CLUSTERS:
             self._kept.pop(0)
 

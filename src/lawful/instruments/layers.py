@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from ..estimators.linear_map import Canonical, canonical, output_side, part
 from ..estimators.moments import Moments
 from ..record import Measurement
-from .maps import LinearMap, linear_maps, why_not
+from .maps import LinearMap, beside, inner_modules, linear_maps, why_not
 from .readings import Label, alignment_readings, permutation_readings, spectral_readings
 from .steadiness import Steadiness
 from .tap import Hooks, Scale, Tap
@@ -59,34 +60,44 @@ def survey(
 
     layers: globs over module paths; one that starts with `!` takes layers out again.
 
-    Raises `ValueError` when a glob matches nothing.
+    Each parameter is either of an observed map or counted in exactly one `Unobserved`.
+    Raises `ValueError` when a glob matches nothing, or when there is nothing to observe.
     """
     globs = [layers] if isinstance(layers, str) else list(layers)
     maps: list[LinearMap] = []
     left: list[Unobserved] = []
     covered: set[nn.Module] = set()
     for name, module in model.named_modules():
-        own = sum(p.numel() for p in module.parameters(recurse=False))
         if module in covered:
             continue
+        kind, own = type(module).__name__, _size(module.parameters(recurse=False))
         try:
             found = linear_maps(name, module)
-        except TypeError as reason:
-            left.append(Unobserved(name, type(module).__name__, str(reason), own))
+        except TypeError as no:
+            left.append(Unobserved(name, kind, str(no), _size(module.parameters())))
             covered.update(module.modules())
             continue
-        chosen = [m for m in found if _selected(m.name, globs)]
-        maps += chosen
         if found:
-            covered.update(module.modules())
-        if found and len(chosen) < len(found):
-            size = sum(m.d_a * m.d_b for m in found if m not in chosen)
-            left.append(Unobserved(name, type(module).__name__, "not selected by layers=", size))
-        elif not found and own:
-            reason = "parameters of its own outside any layer" if list(module.children()) else why_not(module)
-            left.append(Unobserved(name, type(module).__name__, reason, own))
-    _check_globs(globs, [m.name for m in maps] + [u.name for u in left])
-    return maps, left
+            maps += found
+            covered.update(inner_modules(module))
+            if extra := beside(module):
+                size = _size(module._parameters[p] for p in extra)
+                left.append(Unobserved(name, kind, f"beside its weight: {', '.join(extra)}", size))
+        elif own:
+            outside = "parameters of its own outside any layer"
+            reason = outside if any(module.children()) else why_not(module)
+            left.append(Unobserved(name, kind, reason, own))
+    _check_globs("layers", globs, maps)
+    left += [
+        Unobserved(m.name, type(m.module).__name__, "not selected by layers=", m.parameters)
+        for m in maps
+        if not _selected(m.name, globs)
+    ]
+    return [m for m in maps if _selected(m.name, globs)], left
+
+
+def _size(parameters: Iterable[nn.Parameter | None]) -> int:
+    return sum(p.numel() for p in parameters if p is not None)
 
 
 def parts(map: LinearMap, heads: Heads) -> list[Part]:
@@ -96,30 +107,43 @@ def parts(map: LinearMap, heads: Heads) -> list[Part]:
     the number of heads (a fused qkv with d_b = 3·d_a gives q.0 … v.n−1; a square map is cut
     along its outputs, or along its inputs when its name ends in `proj` or `out`), or to a
     mapping from slice names to slices of the output neurons.
+
+    Raises `ValueError` when the heads do not divide the map, or a slice is empty.
     """
     if isinstance(map.module, nn.MultiheadAttention):
         count = map.module.num_heads
         columns = map.name.endswith("out_proj")
         return _even(map, [""], count, columns) if count > 1 else []
+    if map.kind == "embedding":
+        return []
     for glob, spec in heads.items():
         if not fnmatch.fnmatchcase(map.name, glob):
             continue
         if isinstance(spec, Mapping):
-            return [Part(f"{map.name}[{key}]", rows=rows) for key, rows in spec.items()]
+            return [_slice(map, key, rows) for key, rows in spec.items()]
         fused = map.d_b == 3 * map.d_a
         columns = not fused and map.name.rpartition(".")[2] in _OUTPUT_NAMES
         return _even(map, ["q.", "k.", "v."] if fused else [""], spec, columns)
     return []
 
 
+def _slice(map: LinearMap, key: str, rows: object) -> Part:
+    if not isinstance(rows, slice) or not range(map.d_b)[rows]:
+        raise ValueError(
+            f"heads: {key!r} of {map.name!r} is {rows!r}: give a slice of its {map.d_b} outputs"
+        )
+    return Part(f"{map.name}[{key}]", rows=rows)
+
+
 _OUTPUT_NAMES = {"proj", "out_proj", "o_proj", "c_proj", "out", "wo", "dense"}
 
 
 def _even(map: LinearMap, groups: list[str], count: int, columns: bool) -> list[Part]:
-    size = (map.d_a if columns else map.d_b) // (len(groups) * count)
-    if size * len(groups) * count != (map.d_a if columns else map.d_b):
+    whole = map.d_a if columns else map.d_b
+    size = whole // (len(groups) * count) if isinstance(count, int) and count > 0 else 0
+    if not size or size * len(groups) * count != whole:
         raise ValueError(
-            f"heads={count} does not divide {map.name!r}, which has {map.d_a} inputs and "
+            f"heads={count!r} does not divide {map.name!r}, which has {map.d_a} inputs and "
             f"{map.d_b} outputs: give a mapping from names to slices instead"
         )
     cuts = [slice(i * size, (i + 1) * size) for i in range(len(groups) * count)]
@@ -141,6 +165,7 @@ class LayerMoments:
         seed: int, batch_dim: int, normalise: bool, matrices: bool,
     ) -> None:  # fmt: skip
         self.scale, self.rows, self.seed, self.matrices = scale, rows, seed, matrices
+        _check_globs("heads", list(heads), maps)
         self.taps = [
             Tap(m, scale, seed=seed + 2 * i, batch_dim=batch_dim, normalise=normalise)
             for i, m in enumerate(maps)
@@ -148,6 +173,7 @@ class LayerMoments:
         self.steadiness = [Steadiness(m.d_a, seed=seed + i) for i, m in enumerate(maps)]
         self.hooks = Hooks(model, self.taps, scale, batch_dim)
         self.parts = {m.name: parts(m, heads) for m in maps}
+        self._uses = Counter(p for m in model.modules() for p in m._parameters.values())
         self.batches = 0
         self._weights: dict[str, tuple[Tensor, Tensor | None]] = {}
         self._owed: int | None = None
@@ -179,32 +205,31 @@ class LayerMoments:
         if self.batches % max(1, planned // 16) == 0:
             for tap, steady in zip(self.taps, self.steadiness, strict=True):
                 p = tap.map.parameter
-                if p is not None and p.grad is not None and p in rates and self._alone(tap):
+                if p is not None and p.grad is not None and p in rates and self.alone(tap):
                     gradient = tap.map.gradient(p.grad)
                     steady.add(tap.map.weight(), gradient, *rates[p])
         self.batches += 1
 
-    def end_of_probe_batch(self, gradients: Mapping[nn.Parameter, Tensor | None], gamma: float) -> None:
+    def end_of_probe_batch(
+        self, gradients: Mapping[nn.Parameter, Tensor | None], gamma: float
+    ) -> None:
         """The same for a batch of a probe, whose gradients are not on the parameters."""
         for tap, steady in zip(self.taps, self.steadiness, strict=True):
             p = tap.map.parameter
             g = gradients.get(p) if p is not None else None
-            if g is not None and self._alone(tap):
+            if g is not None and self.alone(tap):
                 steady.add(tap.map.weight(), tap.map.gradient(g), 0.0, gamma)
         self.batches += 1
 
-    def _alone(self, tap: Tap) -> bool:
-        """Whether the weight is used by this map only, so that its gradient is this map's."""
-        return sum(t.map.parameter is tap.map.parameter for t in self.taps) == 1 or isinstance(
-            tap.map.module, nn.MultiheadAttention
-        )
+    def alone(self, tap: Tap) -> bool:
+        """Whether the gradient of the weight is that of this map only, and of all of it."""
+        p = tap.map.parameter
+        return p is not None and tap.map.kind != "embedding" and self._uses[p] == 1
 
     def collect(self) -> None:
         """Bring in what compiled graphs have summed."""
         for tap in self.taps:
-            if tap.shape is not None:
-                tap.stream.traced(*tap.shape)
-                tap.stream.collect()
+            tap.collect()
 
     def required(self, tap: Tap) -> int:
         return math.ceil(self.rows * max(tap.map.d_a, tap.map.d_b))
@@ -266,8 +291,8 @@ class LayerMoments:
             m = tap.stream.moments()
             if tap.problem:
                 problems.append((name, tap.problem))
-            elif m is not None and not _finite(m):
-                problems.append((name, "not finite: its activations or gradients overflowed"))
+            elif m is not None and not _finite(m, tap.map.weight()):
+                problems.append((name, "its weights, activations or gradients are not finite"))
             elif m is not None:
                 label, W, bias = Label(step, name, m.clusters), tap.map.weight(), tap.map.bias()
                 out += _counts(label, m, self.required(tap))
@@ -383,8 +408,10 @@ def _matrices(m: Moments, c: Canonical, bias: Tensor | None) -> dict[str, np.nda
     return {name: value.cpu().numpy() for name, value in kept.items()}
 
 
-def _finite(m: Moments) -> bool:
-    return bool(torch.isfinite(m.H.diagonal()).all() & torch.isfinite(m.G.diagonal()).all())
+def _finite(m: Moments, W: Tensor) -> bool:
+    """A sum of squares is finite only if every term was: the diagonals tell."""
+    parts = (m.H.diagonal(), m.G.diagonal(), W)
+    return all(bool(torch.isfinite(x).all()) for x in parts)
 
 
 def _selected(name: str, globs: Iterable[str]) -> bool:
@@ -400,8 +427,13 @@ def _selected(name: str, globs: Iterable[str]) -> bool:
     return chosen
 
 
-def _check_globs(globs: list[str], names: list[str]) -> None:
+def _check_globs(argument: str, globs: list[str], maps: list[LinearMap]) -> None:
+    names = [m.name for m in maps]
+    if not names:
+        raise ValueError(
+            "model has nothing to observe: no Linear, Conv1d, Conv2d, Embedding or attention"
+        )
     for glob in globs:
-        if not any(fnmatch.fnmatchcase(n, glob.lstrip("!")) for n in names):
+        if not any(fnmatch.fnmatchcase(n, glob.removeprefix("!")) for n in names):
             shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-            raise ValueError(f"layers={glob!r} matches no layer; the layers are: {shown}")
+            raise ValueError(f"{argument}={glob!r} matches no layer; the layers are: {shown}")

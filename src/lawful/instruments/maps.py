@@ -11,12 +11,17 @@ feature dimension counts as positions of that sample.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from operator import itemgetter
+from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils import parametrize
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,12 @@ class LinearMap:
     note: str = ""
 
     @property
+    def parameters(self) -> int:
+        """How many numbers the map is made of: W (an embedding's is its whole table) and b."""
+        bias = self.bias()
+        return self.weight().numel() + (0 if bias is None else bias.numel())
+
+    @property
     def block(self) -> str:
         """The block a layer belongs to: its path up to the first number, or its parent."""
         numbered = re.match(r"^(.*?\d+)(\.|$)", self.name)
@@ -52,8 +63,13 @@ class LinearMap:
 def linear_maps(name: str, module: nn.Module) -> list[LinearMap]:
     """The linear maps that this very module is (none for containers, norms, activations).
 
-    Raises `TypeError` with the reason when it is a map of a kind that cannot be observed.
+    Raises `TypeError` with the reason when it is a map of a kind that cannot be observed, and
+    `ValueError` when it is lazy and was never called.
     """
+    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+        raise ValueError(
+            f"layer {name!r} has no weights yet: run one batch through the model first"
+        )
     if isinstance(module, nn.MultiheadAttention):
         return _attention(name, module)
     if isinstance(module, nn.Linear):
@@ -65,6 +81,22 @@ def linear_maps(name: str, module: nn.Module) -> list[LinearMap]:
     if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):
         return [_transposed(name, module)]
     return []
+
+
+def inner_modules(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules whose parameters make up the weight and bias of this map."""
+    yield module
+    if isinstance(module, nn.MultiheadAttention):
+        yield module.out_proj
+    elif parametrize.is_parametrized(module):
+        yield from module.parametrizations.modules()  # type: ignore[union-attr]
+
+
+def beside(module: nn.Module) -> list[str]:
+    """Names of a map's own parameters that are neither its weight nor its bias."""
+    known = {"weight", "bias", "in_proj_weight", "in_proj_bias"}
+    known |= {f"weight{end}" for end in ("_orig", "_g", "_v")}  # the older normalising hooks
+    return [name for name, p in module._parameters.items() if p is not None and name not in known]
 
 
 def why_not(module: nn.Module) -> str:
@@ -93,7 +125,7 @@ def input_rows(
 ) -> Tensor:
     """(n, T, d_a) rows of the input x, at the positions `at` only (all of them when None)."""
     if map.kind == "conv":
-        return _patches(map.module, x, at)
+        return _folded(_patches(map.module, x, at), batch)
     rows = _clustered(x, batch, batch_dim)
     return rows if at is None else rows[:, at]
 
@@ -103,30 +135,42 @@ def output_rows(
 ) -> Tensor:
     """(n, T, d_b) rows of an output-shaped tensor (h_b or its gradient)."""
     if map.kind == "conv":
-        batched = y.flatten(2) if y.dim() == map.module.weight.dim() else y.flatten(1).unsqueeze(0)
-        return (batched if at is None else batched[:, :, at]).transpose(1, 2)
+        y = y.flatten(1).unsqueeze(0) if unbatched(map, y) else y.flatten(2)
+        return _folded((y if at is None else y[:, :, at]).transpose(1, 2), batch)
     rows = _clustered(y, batch, batch_dim)
     return rows if at is None else rows[:, at]
 
 
 def positions(map: LinearMap, y: Tensor, batch: int | None, batch_dim: int = 0) -> tuple[int, int]:
-    """(clusters, rows per cluster) of an output-shaped tensor."""
+    """(n, T) of an output-shaped tensor, as `at` counts them."""
     if map.kind == "conv":
-        unbatched = y.dim() < map.module.weight.dim()
-        return (1 if unbatched else y.shape[0]), y[0, 0].numel() if not unbatched else y[0].numel()
+        return (1, y[0].numel()) if unbatched(map, y) else (y.shape[0], y.shape[2:].numel())
     shape = _clustered(y, batch, batch_dim).shape
     return shape[0], shape[1]
+
+
+def unbatched(map: LinearMap, y: Tensor) -> bool:
+    """Whether the output y is that of one sample on its own, without a batch dimension."""
+    if map.kind == "conv":
+        return y.dim() < _dimensions(map.module)
+    return y.dim() == 1
 
 
 def _clustered(x: Tensor, batch: int | None, batch_dim: int) -> Tensor:
     """(n, T, d): one cluster a sample, also when samples were folded into the leading axis."""
     if x.dim() == 1:
         return x.view(1, 1, -1)
-    if batch_dim and x.dim() > 2:
-        x = x.movedim(batch_dim, 0)
-    rows = x.unsqueeze(1) if x.dim() == 2 else x.flatten(1, -2)
-    if batch and rows.shape[0] != batch and rows.shape[0] % batch == 0:
-        rows = rows.reshape(batch, -1, rows.shape[-1])
+    if x.dim() > 2:
+        return _folded(x.movedim(batch_dim, 0).flatten(1, -2), batch)
+    if batch_dim and batch and len(x) % batch == 0:
+        return x.unflatten(0, (-1, batch)).transpose(0, 1)
+    return _folded(x.unsqueeze(1), batch)
+
+
+def _folded(rows: Tensor, batch: int | None) -> Tensor:
+    """(batch, T, d) when the leading axis holds several items (frames, windows) of each sample."""
+    if batch and len(rows) != batch and len(rows) % batch == 0:
+        return rows.reshape(batch, -1, rows.shape[-1])
     return rows
 
 
@@ -134,7 +178,7 @@ def _patches(conv: nn.Module, x: Tensor, at: Tensor | None) -> Tensor:
     """(n, L, C·k) input patches of a convolution; only the wanted positions are copied."""
     assert isinstance(conv, nn.Conv1d | nn.Conv2d)
     flat = isinstance(conv, nn.Conv1d)
-    if x.dim() < conv.weight.dim():
+    if x.dim() < _dimensions(conv):
         x = x.unsqueeze(0)
     pad = _padding(conv)
     mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
@@ -154,6 +198,12 @@ def _patches(conv: nn.Module, x: Tensor, at: Tensor | None) -> Tensor:
     if at is None:
         return windows.reshape(n, out_h * out_w, C * kh * kw)
     return windows[:, at // out_w, at % out_w].flatten(2)
+
+
+def _dimensions(conv: nn.Module) -> int:
+    """Dimensions of a batched input: 3 for Conv1d, 4 for Conv2d."""
+    assert isinstance(conv, nn.Conv1d | nn.Conv2d)
+    return len(conv.kernel_size) + 2
 
 
 def _padding(conv: nn.Conv1d | nn.Conv2d) -> list[int]:
@@ -178,6 +228,28 @@ def _own(module: nn.Module, name: str) -> nn.Parameter | None:
     return module._parameters.get(name)
 
 
+def _now(module: nn.Module, name: str) -> Tensor:
+    """The tensor as the last forward pass used it.
+
+    A computed one is asked for in evaluation mode: while training, `spectral_norm` moves its
+    buffers each time the weight is read.
+    """
+    if not parametrize.is_parametrized(module, name):
+        return getattr(module, name).detach()
+    training = [m for m in module.parametrizations[name].modules() if m.training]  # type: ignore[union-attr, index]
+    for part in training:
+        part.training = False
+    try:
+        return getattr(module, name).detach()
+    finally:
+        for part in training:
+            part.training = True
+
+
+def _bias(module: nn.Module) -> Tensor | None:
+    return None if getattr(module, "bias", None) is None else _now(module, "bias")
+
+
 def _linear(name: str, m: nn.Module, d_a: int, d_b: int) -> LinearMap:
     return LinearMap(
         name,
@@ -185,23 +257,23 @@ def _linear(name: str, m: nn.Module, d_a: int, d_b: int) -> LinearMap:
         d_a,
         d_b,
         m,
-        weight=lambda: m.weight.detach(),
-        bias=lambda: _detached(m.bias),
+        weight=lambda: _now(m, "weight"),
+        bias=lambda: _bias(m),
         parameter=_own(m, "weight"),
     )
 
 
 def _transposed(name: str, m: nn.Module) -> LinearMap:
     """The Conv1D of GPT-2 code: a Linear whose weight is stored (d_a, d_b)."""
-    d_a, d_b = m.weight.shape
+    d_a, d_b = _now(m, "weight").shape
     return LinearMap(
         name,
         "linear",
         d_a,
         d_b,
         m,
-        weight=lambda: m.weight.detach().T,
-        bias=lambda: _detached(m.bias),
+        weight=lambda: _now(m, "weight").T,
+        bias=lambda: _bias(m),
         parameter=_own(m, "weight"),
         gradient=lambda grad: grad.T,
     )
@@ -210,15 +282,14 @@ def _transposed(name: str, m: nn.Module) -> LinearMap:
 def _conv(name: str, m: nn.Conv1d | nn.Conv2d) -> LinearMap:
     if m.groups != 1:
         raise TypeError(f"a convolution in {m.groups} groups is {m.groups} maps, not unfolded")
-    d_a = m.weight[0].numel()
     return LinearMap(
         name,
         "conv",
-        d_a,
+        m.in_channels * math.prod(m.kernel_size),
         m.out_channels,
         m,
-        weight=lambda: m.weight.detach().flatten(1),
-        bias=lambda: _detached(m.bias),
+        weight=lambda: _now(m, "weight").flatten(1),
+        bias=lambda: _bias(m),
         parameter=_own(m, "weight"),
         gradient=lambda grad: grad.flatten(1),
         note="rows are unfolded patches",
@@ -232,8 +303,10 @@ def _embedding(name: str, m: nn.Embedding) -> LinearMap:
         m.embedding_dim,
         m.embedding_dim,
         m,
-        weight=lambda: m.weight.detach().T,
+        weight=lambda: _now(m, "weight").T,
         bias=lambda: None,
+        parameter=_own(m, "weight"),
+        gradient=lambda grad: grad.T,
         note="output side only: its input is one-hot",
     )
 
@@ -254,10 +327,10 @@ def _attention(name: str, m: nn.MultiheadAttention) -> list[LinearMap]:
                 E,
                 E,
                 m,
-                weight=lambda r=rows: m.in_proj_weight.detach()[r],
-                bias=lambda r=rows: _detached(m.in_proj_bias, r),
+                weight=partial(_block, m, "in_proj_weight", rows),
+                bias=partial(_block, m, "in_proj_bias", rows),
                 parameter=_own(m, "in_proj_weight"),
-                gradient=lambda grad, r=rows: grad[r],
+                gradient=itemgetter(rows),
             )
         )
     out = LinearMap(
@@ -266,12 +339,13 @@ def _attention(name: str, m: nn.MultiheadAttention) -> list[LinearMap]:
         E,
         E,
         m,
-        weight=lambda: m.out_proj.weight.detach(),
-        bias=lambda: _detached(m.out_proj.bias),
+        weight=lambda: _now(m.out_proj, "weight"),
+        bias=lambda: _bias(m.out_proj),
         parameter=_own(m.out_proj, "weight"),
     )
     return [*maps, out]
 
 
-def _detached(bias: Tensor | None, rows: slice = slice(None)) -> Tensor | None:
-    return None if bias is None else bias.detach()[rows]
+def _block(module: nn.Module, name: str, rows: slice) -> Any:
+    """Some rows of a packed parameter, None when the module has none of that name."""
+    return None if getattr(module, name) is None else _now(module, name)[rows]

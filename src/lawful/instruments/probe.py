@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -38,7 +38,7 @@ class Probe:
 
     batches: (x, y) pairs, or a loader of them; iterated anew at every measurement. x is passed
              to the model (unpacked when it is a tuple, as keywords when it is a dict).
-    loss:    loss(output, y) → scalar, averaged over the batch.
+    loss:    loss(output, y) → scalar, averaged over the batch (whatever the training loss does).
     mode:    `eval` or `train`, the mode of the model while it is probed.
 
     Laws about the cross term want training data here; laws about generalisation, test data.
@@ -53,28 +53,56 @@ class Probe:
             raise ValueError(f"mode={self.mode!r}: choose 'eval' or 'train'")
         if not callable(self.loss):
             raise ValueError(f"loss={self.loss!r} must be a function of (output, y)")
+        if not isinstance(self.batches, Iterable) or isinstance(self.batches, Iterator):
+            raise ValueError(
+                f"batches is a {type(self.batches).__name__}: give a list or a loader of (x, y), "
+                "which can be gone through at every measurement"
+            )
 
 
 @contextmanager
-def undisturbed(model: nn.Module, mode: str) -> Iterator[None]:
-    """Run the model inside, and find everything as it was outside."""
+def undisturbed(model: nn.Module, mode: str, batches: object = ()) -> Iterator[None]:
+    """Run the model on the batches inside, and find everything as it was outside."""
     training = {m: m.training for m in model.modules()}
-    buffers = {b: b.clone() for b in model.buffers()}
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002: theirs, not ours
+    buffers = [
+        (m._buffers, name, b, b.detach().clone())
+        for m in model.modules()
+        for name, b in m._buffers.items()
+        if b is not None
+    ]
+    loaders = {id(g): (g, g.get_state()) for g in _generators(batches)}
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     try:
-        with torch.random.fork_rng(devices=devices), torch.enable_grad():
+        with torch.random.fork_rng(devices=devices), torch.enable_grad(), _eager():
             model.train(mode == "train")
             yield
     finally:
         for module, was in training.items():
             module.training = was
-        with torch.no_grad():
-            for buffer, was_buffer in buffers.items():
-                if not torch.equal(buffer, was_buffer):
-                    buffer.copy_(was_buffer)
+        for holder, name, buffer, value in buffers:
+            holder[name] = buffer
+            if not torch.equal(buffer, value):
+                buffer.detach().copy_(value)
+        for generator, state in loaders.values():
+            generator.set_state(state)
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
+
+
+def _generators(batches: object) -> Iterator[torch.Generator]:
+    """The private generators of a loader and its samplers, which may be those of training."""
+    sampler, batch_sampler = (getattr(batches, n, None) for n in ("sampler", "batch_sampler"))
+    for owner in (batches, sampler, batch_sampler, getattr(batch_sampler, "sampler", None)):
+        generator = getattr(owner, "generator", None)
+        if isinstance(generator, torch.Generator):
+            yield generator
+
+
+def _eager() -> AbstractContextManager[Any]:
+    """A compiled model would not run the probe's hooks: have it run as it is written."""
+    stance = getattr(torch.compiler, "set_stance", None)  # torch ≥ 2.6
+    return nullcontext() if stance is None else stance("force_eager")
 
 
 @dataclass
@@ -93,18 +121,21 @@ def run_probe(
     The layer readings themselves are taken afterwards with `layers.read`.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        return [], ["no parameter of the model is trained: the probe has no gradient to follow"]
     watch = _Features(layers) if wants.collapse else None
     gradients = _OutputGradients(layers, seed) if wants.ansatz else None
     losses: list[float] = []
     sizes: list[int] = []
-    with undisturbed(model, probe.mode):
+    with undisturbed(model, probe.mode, probe.batches):
         layers.begin()
         layers.hooks.place()
         try:
-            for x, y in probe.batches:
+            for item in probe.batches:
+                x, y = _pair(item)
                 layers.listen(True)
                 output = _call(model, x)
-                loss = probe.loss(output, y)
+                loss = _scalar(probe.loss(output, y))
                 grads = torch.autograd.grad(
                     loss, parameters, allow_unused=True, retain_graph=gradients is not None
                 )
@@ -135,6 +166,19 @@ def run_probe(
     if gradients is not None:
         out += gradients.readings()
     return out, problems
+
+
+def _pair(item: Any) -> tuple[Any, Any]:
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise ValueError(f"a probe's batches are pairs (x, y), got {type(item).__name__}")
+    return item[0], item[1]
+
+
+def _scalar(loss: Any) -> Tensor:
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(f"the probe's loss must be one number, the batch mean; got {shape}")
+    return loss.squeeze()
 
 
 def _call(model: nn.Module, x: Any) -> Any:

@@ -18,6 +18,7 @@ from ..estimators import alignment, nulls, spectra
 from ..estimators.alignment import PAIRS, Estimate, Forms, Side
 from ..estimators.linear_map import Canonical
 from ..estimators.moments import Moments
+from ..estimators.uncertainty import infinitesimal_jackknife
 from ..record import Measurement
 from ..theory.fluctuation_dissipation import fit_from_products
 
@@ -55,9 +56,8 @@ def alignment_readings(label: Label, sides: Mapping[str, Side]) -> list[Measurem
         for name, which in (("H", alignment.H), ("G", alignment.G)):
             pr = alignment.participation(f, which)
             out.append(label.estimate(f"participation_{name}_{c}", pr))
-        effective = min(
-            effective, alignment.correlation(alignment.products(f, "pearson"), PAIRS["rga"]).effective
-        )
+        rga = alignment.correlation(alignment.products(f, "pearson"), PAIRS["rga"])
+        effective = min(effective, rga.effective)
         out += _dissipation(label, c, f)
     last = raw["b"]
     out.append(label.estimate("participation_Z", alignment.participation(last, alignment.Z)))
@@ -83,8 +83,9 @@ def _relations(label: Label, c: str, f: Forms, centred: Forms) -> Iterator[Measu
         yield label.estimate(f"{relation}_centred", alignment.correlation(of_centred, pair))
         yield label.estimate(f"{relation}_tracefree", alignment.correlation(tracefree, pair))
         yield label.estimate(f"{relation}_residual", alignment.residual(cosine, pair))
-        PR = [f.trace[i] ** 2 / cosine.value[i, i] for i in pair]
-        haar = math.sqrt(PR[0] * PR[1]) / f.d if min(PR) > 0 else math.nan
+        traces = math.prod(f.trace[i] for i in pair)
+        norms2 = [cosine.value[i, i] for i in pair]
+        haar = traces / math.sqrt(math.prod(norms2)) / f.d if min(norms2) > 0 else math.nan
         yield label.value(f"{relation}_haar", haar, math.nan)
 
 
@@ -100,23 +101,18 @@ def _dissipation(label: Label, c: str, f: Forms) -> Iterator[Measurement]:
     fit = fit_from_products(TT, TZ, TO, ZZ, ZO, OO)
     cz, co, r = fit.weight, fit.noise, fit.residual
     # Envelope theorem: at the minimum the fitted constants may be held fixed.
-    psi_Q = (
-        p.psi[target, target] - 2 * cz * p.psi[target, alignment.Z] - 2 * co * p.psi[target, other]
-        + 2 * cz * co * p.psi[alignment.Z, other] + co**2 * p.psi[other, other]
-    )  # fmt: skip
-    psi = (psi_Q - r**2 * p.psi[target, target]) / TT / (2 * r) if r > 0 else None
-    yield label.value(
-        f"fdt_{c}_residual", r, math.nan if psi is None else p.spread(psi).stderr
-    )
+    psi_TT, psi_TZ, psi_TO = (p.psi[target, i] for i in (target, alignment.Z, other))
+    psi_Q = psi_TT - 2 * cz * psi_TZ - 2 * co * psi_TO
+    psi_Q = psi_Q + 2 * cz * co * p.psi[alignment.Z, other] + co**2 * p.psi[other, other]
+    stderr = p.spread((psi_Q - r**2 * psi_TT) / (2 * r * TT)).stderr if r > 0 else math.nan
+    yield label.value(f"fdt_{c}_residual", r, stderr)
     yield label.value(f"fdt_{c}_weight", cz, math.nan)
     yield label.value(f"fdt_{c}_noise", co, math.nan)
 
 
 def _trace_error(f: Forms, which: int) -> float:
-    psi = f.row_trace[which] - f.row_trace[which].mean()
-    return alignment.infinitesimal_jackknife(
-        psi, clusters=f.clusters, positions=f.positions
-    ).stderr
+    psi = f.row_trace[which] - f.trace[which]
+    return infinitesimal_jackknife(psi, clusters=f.clusters, positions=f.positions).stderr
 
 
 def spectral_readings(
@@ -176,12 +172,11 @@ def permutation_readings(
     d = M.shape[-1]
     if d < 2:
         return
-    left = torch.stack([M[i] for i, _ in PAIRS.values()])
-    right = torch.stack([M[j] for _, j in PAIRS.values()])
     draws = PERMUTATIONS if d <= 256 else PERMUTATIONS // 2
-    bar = nulls.percentile(nulls.permutation_null(left, right, draws, generator), 99)
-    for name, value in zip(PAIRS, bar.tolist(), strict=True):
-        yield label.value(f"{name}_{c}_permutation", value, math.nan)
+    for name, (i, j) in PAIRS.items():
+        sample = nulls.permutation_null(M[i], M[j], draws, generator)
+        bar = float(nulls.percentile(sample, 99))
+        yield label.value(f"{name}_{c}_permutation", bar, math.nan)
 
 
 def view(side_a: Tensor, side_b: Tensor) -> Tensor:

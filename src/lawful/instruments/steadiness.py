@@ -7,7 +7,8 @@ With the update W ← W − η(∂L/∂W + γW) (torch's `weight_decay` = γ, no
 
 the second exactly, at any critical point of L + γ‖W‖²/2 (derived independently as FACT,
 arXiv:2507.05644). A mini-batch gradient is mostly noise, whose square does not average out:
-the gradients of a window are summed in two halves and every square is a product of the two.
+the gradients of a window are summed in two halves, whose difference tells the noise that is
+taken off every square (with equal halves the square becomes the product of the two).
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..estimators.uncertainty import infinitesimal_jackknife
@@ -55,9 +58,8 @@ class Steadiness:
             self._halves.append(gradient.clone())
         else:
             self._halves[which] += gradient
-        self._scalars.append(
-            torch.stack([(W * gradient).sum(), gradient.square().sum(), W.square().sum()])
-        )
+        w, g = W.reshape(-1), gradient.reshape(-1)  # dot products: no temporary of W's size
+        self._scalars.append(torch.stack([w.dot(g), g.dot(g), w.dot(w)]))
         self._rates.append((eta, gamma))
 
     @torch.no_grad()
@@ -92,34 +94,33 @@ class Steadiness:
     def _cross(self, label: Label, W: Tensor, gamma: float) -> Iterator[Measurement]:
         count = len(self._scalars)
         mean = sum(self._halves[1:], self._halves[0]) / count
-        noise = {"b": math.nan, "a": math.nan}  # E‖·‖² of the noise in the mean, on either side
+        noise_b = noise_a = 0.0  # E‖·‖² of the noise in the mean, on either side
         if count > 1:
-            sizes = (count + 1) // 2, count // 2
-            half_difference = (self._halves[0] / sizes[0] - self._halves[1] / sizes[1]) / 2
-            noise["b"] = float((half_difference @ W.T).square().sum())
-            noise["a"] = float((W.T @ half_difference).square().sum())
-        known = count > 1
-        term = cross_term(
-            mean, W, gamma, noise_b=noise["b"] if known else 0.0, noise_a=noise["a"] if known else 0.0
-        )
-        for c, value, aligned in (
-            ("b", term.residual_b, term.alignment_b),
-            ("a", term.residual_a, term.alignment_a),
+            # Half means differ by noise of variance σ²(1/n₀ + 1/n₁); their mean has σ²/(n₀ + n₁).
+            n0, n1 = (count + 1) // 2, count // 2
+            difference = self._halves[0] / n0 - self._halves[1] / n1
+            noise = math.sqrt(n0 * n1) / count * difference
+            noise_b = float((noise @ W.T).square().sum())
+            noise_a = float((W.T @ noise).square().sum())
+        term = cross_term(mean, W, gamma, noise_b=noise_b, noise_a=noise_a)
+        Z_norm = float((W @ W.T).norm())  # = ‖WᵀW‖
+        for c, value, aligned, noise2 in (
+            ("b", term.residual_b, term.alignment_b, noise_b),
+            ("a", term.residual_a, term.alignment_a, noise_a),
         ):
-            Z_norm = float((W @ W.T if c == "b" else W.T @ W).norm())
-            yield label.value(
-                f"cross_{c}", value, _bound(value, math.sqrt(noise[c]) / (gamma * Z_norm))
-            )
+            known = count > 1 and Z_norm > 0
+            stderr = _bound(value, math.sqrt(noise2) / (gamma * Z_norm)) if known else math.nan
+            yield label.value(f"cross_{c}", value, stderr)
             yield label.value(f"cross_{c}_alignment", aligned, math.nan)
 
 
 def _bound(value: float, noise: float) -> float:
     """Upper bound on the standard error of |value|, whose square has error ν(2|value| + ν)."""
-    if not math.isfinite(noise) or not math.isfinite(value):
+    if not (math.isfinite(noise) and math.isfinite(value)):
         return math.nan
     of_square = noise * (2 * abs(value) + noise)
     return of_square / max(2 * abs(value), math.sqrt(of_square)) if of_square > 0 else 0.0
 
 
-def _error(series) -> float:  # type: ignore[no-untyped-def]
+def _error(series: NDArray[np.float64]) -> float:
     return infinitesimal_jackknife(series[:, None], clusters=len(series)).stderr

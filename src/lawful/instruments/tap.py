@@ -10,8 +10,11 @@ before any in-place activation, costs half as much, and compiles without a graph
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +22,18 @@ from torch.overrides import TorchFunctionMode
 
 from ..estimators.moments import normalised
 from ..estimators.stream import MomentStream
-from .maps import LinearMap, input_rows, output_rows, positions
+from .maps import LinearMap, input_rows, output_rows, positions, unbatched
+
+View = Callable[[Tensor], Tensor]
+
+
+def as_is(t: Tensor) -> Tensor:
+    return t
+
+
+def samples_first(t: Tensor, samples: int | None = None) -> Tensor:
+    """(L, N, E) → (N, L, E), also when the first two were folded into one."""
+    return (t if samples is None else t.unflatten(0, (-1, samples))).transpose(0, 1)
 
 
 class Scale:
@@ -30,19 +44,28 @@ class Scale:
     an AMP loss scaler. With a summed loss only the last remains.
     """
 
-    def __init__(self, reduction: str, accumulation: int, scaler: object | None) -> None:
-        self.mean, self.accumulation, self.scaler = reduction == "mean", accumulation, scaler
+    def __init__(self, reduction: str, accumulation: int, scaler: Any = None) -> None:
+        self.mean, self.accumulation = reduction == "mean", accumulation
+        enabled = scaler is not None and getattr(scaler, "is_enabled", lambda: True)()
+        self.scaler = scaler if enabled else None
         self.batch: int | None = None
 
-    def factor(self, clusters: int) -> float:
-        return float((self.batch or clusters) * self.accumulation) if self.mean else 1.0
+    def prepare(self, device: torch.device) -> None:
+        """Let the scaler make its factor now: its first use would do the same."""
+        if self.scaler is not None:
+            self.scaler.scale(torch.ones((), device=device))
+
+    def factor(self, samples: int) -> float:
+        return float(samples * self.accumulation) if self.mean else 1.0
 
     def unscaled(self, g: Tensor) -> Tensor:
         """Divide out the loss scale on the device, so that no step waits for the host."""
         if self.scaler is None:
             return g
-        one = torch.ones((), device=g.device)
-        return g.float() / self.scaler.scale(one).to(g.device)  # type: ignore[attr-defined]
+        factor = getattr(self.scaler, "_scale", None)  # its method cannot be compiled
+        if factor is None:
+            factor = self.scaler.scale(torch.ones((), device=g.device))
+        return g / factor.to(g.device)
 
 
 class Tap:
@@ -54,52 +77,79 @@ class Tap:
     """
 
     def __init__(
-        self, map: LinearMap, scale: Scale, *, seed: int, batch_dim: int = 0, normalise: bool = False
+        self,
+        map: LinearMap,
+        scale: Scale,
+        *,
+        seed: int,
+        batch_dim: int = 0,
+        normalise: bool = False,
     ) -> None:
-        self.map, self.scale, self.batch_dim, self.normalise = map, scale, batch_dim, normalise
+        self.map, self.scale, self.normalise = map, scale, normalise
+        # The tensors of an attention module are brought to samples first before we see them.
+        self.batch_dim = 0 if map.kind == "attention" else batch_dim
         self.active = False
         self.calls = 0
         self.problem = ""
         self.sampled = False
         self.ever = False
-        self.shape: tuple[int, int] | None = None
         self.stream = MomentStream(map.d_a, map.d_b, seed=seed)
         self.rows_cap = max(16 * max(map.d_a, map.d_b), 4096)
         self._generator = torch.Generator().manual_seed(seed + 1)
         self._trusted = False
+        self._rows_of_h = output_rows if map.kind == "embedding" else input_rows
 
-    def on_output(self, x: Tensor | None, y: Tensor) -> None:
-        """Watch one call of the map: input x (None for an embedding), output y."""
-        if not self.active or not y.requires_grad:
+    def on_output(self, x: Tensor | None, y: Tensor, see: View = as_is, cut: View = as_is) -> None:
+        """Watch one call of the map: input x (None for an embedding), output y.
+
+        see: brings x and y to one sample a leading index; cut: takes this map's columns of y.
+        """
+        if not self.active or self.problem or not y.requires_grad:
             return
-        h = y.detach().clone() if x is None else x.detach()
         if torch.compiler.is_compiling():
-            self._trace(h, y)
+            self._trace(y.detach().clone() if x is None else x.detach(), y)
             return
-        self._check(h, y)
-        if self.problem:
-            return
-        if x is not None and self.map.parameter is not None and not self.map.parameter.requires_grad:
-            h = h.clone()  # autograd does not guard this input against in-place writes
+        with self._harmless():
+            self._watch(x, y, see, cut)
+
+    def _watch(self, x: Tensor | None, y: Tensor, see: View, cut: View) -> None:
+        h = see(y.detach().clone() if x is None else x.detach())
+        self._check(h, see(cut(y.detach())))
+        if self._unguarded(x):
+            h = h.clone()
         version, done = h._version, False
 
         def on_gradient(g: Tensor) -> None:
             nonlocal done
-            if done or not self.active:
+            if done or not self.active or self.problem:
                 return
             done = True
-            if h._version != version:
-                self.problem = "its input was overwritten in place before the backward pass"
-                return
-            self.take(h, g.detach())
+            with self._harmless():
+                if h._version != version:
+                    raise ValueError("its input was overwritten in place before the backward pass")
+                self.take(h, see(cut(g.detach())))
 
         y.register_hook(on_gradient)
+
+    def _unguarded(self, x: Tensor | None) -> bool:
+        """Whether autograd lets the input of a frozen weight be overwritten before we read it."""
+        p = self.map.parameter
+        return x is not None and p is not None and not p.requires_grad
+
+    @contextmanager
+    def _harmless(self) -> Iterator[None]:
+        """A failure in here is this layer's problem, never the training run's."""
+        try:
+            yield
+        except Exception as error:
+            told = isinstance(error, ValueError)
+            self.problem = str(error) if told else f"{type(error).__name__}: {error}"
 
     @torch.no_grad()
     def take(self, h: Tensor, g: Tensor) -> None:
         """Add one call's rows: h as it went in, g as autograd gave it."""
         with torch.autocast(g.device.type, enabled=False):
-            batch = self.scale.batch
+            batch = None if unbatched(self.map, g) else self.scale.batch
             clusters, T = positions(self.map, g, batch, self.batch_dim)
             at = None
             if clusters * T > self.rows_cap and T > 1:
@@ -107,11 +157,10 @@ class Tap:
                 some = max(2, self.rows_cap // clusters)
                 at = torch.randperm(T, generator=self._generator)[:some].to(g.device)
             y = output_rows(self.map, g, batch, at, self.batch_dim)
-            if self.map.kind == "embedding":
-                x = output_rows(self.map, h, batch, at, self.batch_dim)
-            else:
-                x = input_rows(self.map, h, batch, at, self.batch_dim)
-            y = self.scale.unscaled(y) * self.scale.factor(clusters)
+            x = self._rows_of_h(self.map, h, batch, at, self.batch_dim)
+            y = self.scale.unscaled(_wide(y)) * self.scale.factor(batch or clusters)
+            if self.scale.scaler is not None and not torch.isfinite(y).all():
+                return  # the scale was too large: the scaler passes this batch over, and so do we
             if self.normalise:
                 x, y = normalised(x), normalised(y)
             self.stream.update(x, y)
@@ -119,45 +168,47 @@ class Tap:
             self.ever = True
 
     def _trace(self, h: Tensor, y: Tensor) -> None:
-        """Inside a compiled graph: in-place sums of static shape, scaled when they are read."""
-        if self.map.kind == "conv":
-            rows_of = lambda t: output_rows(self.map, t, None, None)  # noqa: E731
-            x = input_rows(self.map, h, None, None)
-        else:
-            rows_of = lambda t: _flat(t, self.batch_dim)  # noqa: E731
-            x = _flat(h, self.batch_dim)
-        self.shape = (x.shape[0], x.shape[1])
+        """Inside a compiled graph: in-place sums, every position, no branch on data."""
+        batch = None if unbatched(self.map, y) else self.scale.batch
+        x = _wide(self._rows_of_h(self.map, h, batch, None, self.batch_dim))
 
         def on_gradient(g: Tensor) -> None:
-            rows = rows_of(g.detach()).float() * self.scale.factor(x.shape[0])
-            self.stream.trace(x.float(), rows)
+            rows = _wide(output_rows(self.map, g.detach(), batch, None, self.batch_dim))
+            rows = self.scale.unscaled(rows) * self.scale.factor(batch or rows.shape[0])
+            pair = (normalised(x), normalised(rows)) if self.normalise else (x, rows)
+            valid = None if self.scale.scaler is None else torch.isfinite(rows).all()
+            self.stream.trace(*pair, valid)
 
         y.register_hook(on_gradient)
 
+    def collect(self) -> None:
+        """Bring what compiled graphs have summed into the totals."""
+        self.stream.collect()
+        self.ever = self.ever or self.stream.rows > 0
+
     def _check(self, h: Tensor, y: Tensor) -> None:
         """Once: is the output really W h + b? A subclass or another hook may have changed it."""
-        if self._trusted or self.map.kind == "embedding":
+        if self._trusted or self.map.kind == "embedding" or y.numel() == 0:
             return
         self._trusted = True
         with torch.no_grad(), torch.autocast(h.device.type, enabled=False):
             at = torch.zeros(1, dtype=torch.long, device=h.device)
             x = input_rows(self.map, h, None, at, self.batch_dim)[:1].double()
-            seen = output_rows(self.map, y.detach(), None, at, self.batch_dim)[:1].double()
+            seen = output_rows(self.map, y, None, at, self.batch_dim)[:1].double()
             bias = self.map.bias()
             want = x @ self.map.weight().double().T + (0.0 if bias is None else bias.double())
-            error = float((want - seen).norm() / seen.norm().clamp_min(1e-30))
+            difference, size = float((want - seen).norm()), float(seen.norm())
         tolerance = 1e-3 if y.dtype in (torch.float32, torch.float64) else 5e-2
-        if error > tolerance and float((want - seen).norm()) > 1e-6:
-            self.problem = (
-                f"its output is not W h + b (relative difference {error:.2g}): "
+        if difference > max(tolerance * size, 1e-6):
+            raise ValueError(
+                f"its output is not W h + b (difference {difference:.2g}, norm {size:.2g}): "
                 "a subclass, a wrapper or another hook adds to it"
             )
 
 
-def _flat(x: Tensor, batch_dim: int) -> Tensor:
-    if batch_dim and x.dim() > 2:
-        x = x.movedim(batch_dim, 0)
-    return x.unsqueeze(1) if x.dim() == 2 else x.flatten(1, -2)
+def _wide(t: Tensor) -> Tensor:
+    """At least float32: n times a float16 gradient may overflow."""
+    return t if t.dtype == torch.float64 else t.float()
 
 
 class Hooks:
@@ -190,8 +241,6 @@ class Hooks:
         self._handles = []
 
     def _batch_size(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        if torch.compiler.is_compiling():
-            return
         for value in (*args, *kwargs.values()):
             if isinstance(value, Tensor) and value.dim() > 0:
                 self.scale.batch = value.shape[min(self.batch_dim, value.dim() - 1)]
@@ -213,18 +262,26 @@ def _feed(tap: Tap) -> Callable[..., None]:
 
 
 class _Projections(TorchFunctionMode):
-    """Sees the `linear` calls that `nn.MultiheadAttention` makes without calling a module."""
+    """Sees the `linear` calls that `nn.MultiheadAttention` makes without calling a module.
+
+    Whatever `batch_first` says, in there tensors are (L, N, E) and, for the output projection,
+    (L·N, E): samples are brought to the front before a tap sees them.
+    """
 
     def __init__(self, module: nn.MultiheadAttention, taps: list[Tap]) -> None:
         super().__init__()
         self.module = module
-        self.q, self.k, self.v, self.out = ([t for t in taps if t.map.name.endswith(e)] for e in
-                                            ("in_proj.q", "in_proj.k", "in_proj.v", "out_proj"))
+        ends = ("in_proj.q", "in_proj.k", "in_proj.v", "out_proj")
+        *self.packed, self.out = ([t for t in taps if t.map.name.endswith(e)] for e in ends)
+        self._samples = 1
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_function__(self, func, _types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         kwargs = kwargs or {}
+        if func is nn.functional.multi_head_attention_forward:
+            with self:  # a mode is set aside while it handles a call: look inside this one
+                return _attend(*args, **kwargs)
         y = func(*args, **kwargs)
-        if func is nn.functional.linear and len(args) > 1:
+        if func is nn.functional.linear:
             self._seen(args[0], args[1], y)
         return y
 
@@ -232,27 +289,13 @@ class _Projections(TorchFunctionMode):
         storage, E = weight.untyped_storage().data_ptr(), self.module.embed_dim
         if storage == self.module.out_proj.weight.untyped_storage().data_ptr():
             for tap in self.out:
-                tap.on_output(x, y)
+                tap.on_output(x, y, partial(samples_first, samples=self._samples))
         elif storage == self.module.in_proj_weight.untyped_storage().data_ptr():
+            self._samples = x.shape[1]
             first = weight.storage_offset() // (E * E)
             for i in range(weight.shape[0] // E):
-                for tap in (self.q, self.k, self.v)[first + i]:
-                    _slice_of_output(tap, x, y, slice(i * E, (i + 1) * E))
-
-
-def _slice_of_output(tap: Tap, x: Tensor, y: Tensor, rows: slice) -> None:
-    """Feed a tap with one block of a fused projection's output."""
-    if not tap.active or not y.requires_grad or tap.problem:
-        return
-    h, done = x.detach(), False
-
-    def on_gradient(g: Tensor) -> None:
-        nonlocal done
-        if not done and tap.active:
-            done = True
-            tap.take(h, g.detach()[..., rows])
-
-    y.register_hook(on_gradient)
+                for tap in self.packed[first + i]:
+                    tap.on_output(x, y, samples_first, _columns(i * E, (i + 1) * E))
 
 
 def _watch_attention(
@@ -261,17 +304,32 @@ def _watch_attention(
     open_modes: list[_Projections] = []
 
     def before(*_: object) -> None:
-        if any(t.active for t in taps) and not torch.compiler.is_compiling():
-            mode = _Projections(module, taps)
-            mode.__enter__()
-            open_modes.append(mode)
+        # Without gradients there is nothing to see, and a mode would rule out the fast path.
+        listening = torch.is_grad_enabled() and any(t.active for t in taps)
+        if not torch.compiler.is_compiling() and listening:
+            open_modes.append(_Projections(module, taps))
+            open_modes[-1].__enter__()
 
     def after(*_: object) -> None:
         if open_modes:
             open_modes.pop().__exit__(None, None, None)
 
-    with warnings.catch_warnings():
-        return [
-            module.register_forward_pre_hook(before),
-            module.register_forward_hook(after, always_call=True),
-        ]
+    return [
+        module.register_forward_pre_hook(before),
+        module.register_forward_hook(after, always_call=True),
+    ]
+
+
+def _past_dispatch(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same code, under a name for `has_torch_function` that says no: it runs, unhanded."""
+    names = function.__globals__ | {"has_torch_function": lambda _: False}
+    return types.FunctionType(
+        function.__code__, names, function.__name__, function.__defaults__, function.__closure__
+    )
+
+
+def _columns(start: int, stop: int) -> View:
+    return lambda t: t[..., start:stop]
+
+
+_attend = _past_dispatch(nn.functional.multi_head_attention_forward)

@@ -55,7 +55,7 @@ def train(
     loss:       loss(model(x), y) -> scalar, the mean over the batch.
     batches:    (x, y) pairs; the first one is batch number `start`.
     rate:       learning rate as a function of the step; None leaves the optimiser's own.
-    checkpoint: a file that is written every half minute and at an interruption.
+    checkpoint: a file that is written every half minute, at an interruption and at the end.
     progress:   show a bar on stderr.
 
     Raises `NonFiniteLoss` when the loss is no longer a number, and `KeyboardInterrupt`, between
@@ -88,6 +88,8 @@ def train(
                 if checkpoint is not None:
                     save(checkpoint, model, optimizer, step + 1)
                 raise KeyboardInterrupt
+    if checkpoint is not None:
+        save(checkpoint, model, optimizer, steps)
 
 
 def cosine(peak: float, steps: int) -> Callable[[int], float]:

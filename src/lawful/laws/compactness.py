@@ -27,7 +27,6 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from . import bibliography
 from .canonical import EVIDENCE, SOURCE
@@ -39,6 +38,8 @@ from .registry import declare
 from .verdict import Verdict
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..record import Run
 
 POINTS = 12
@@ -49,12 +50,9 @@ MOST_POINTS = 200
 
 def history(run: Run, layer: str) -> pd.DataFrame:
     """Rows with both numbers, by step: alignment and participation (thinned to 200)."""
-    both = pd.DataFrame(
-        {
-            "alignment": run.series("rga_b", layer)["value"].astype(float),
-            "participation": run.series("participation_H_b", layer)["value"].astype(float),
-        }
-    ).dropna()
+    alignment = run.series("rga_b", layer)["value"].astype(float)
+    rank = run.series("participation_H_b", layer)["value"].astype(float)
+    both = alignment.to_frame("alignment").join(rank.rename("participation")).dropna()
     if len(both) <= MOST_POINTS:
         return both
     return both.iloc[np.linspace(0, len(both) - 1, MOST_POINTS).round().astype(int)]

@@ -10,18 +10,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from ..record.measurement import Measurement
 from ..record.vocabulary import quantity as known
 
 if TYPE_CHECKING:
-    from ..record import Run
+    import pandas as pd
 
-_EMPTY = pd.DataFrame(
-    {"value": np.empty(0), "stderr": np.empty(0), "n": np.empty(0, np.int64)},
-    index=pd.Index([], dtype=np.int64, name="step"),
-)
+    from ..record import Run
 
 
 class Snapshot:
@@ -48,7 +44,8 @@ class Snapshot:
                 str(name): curve.set_index("step")[["value", "stderr", "n"]]
                 for name, curve in rows.groupby("quantity", sort=False)
             }
-        return self._curves[layer].get(known(quantity).name, _EMPTY)
+            self._curves[layer][""] = rows.set_index("step")[["value", "stderr", "n"]].iloc[:0]
+        return self._curves[layer].get(known(quantity).name, self._curves[layer][""])
 
     def at(self, quantity: str, layer: str, step: int | None = None) -> Measurement | None:
         """The measurement at `step`; by default the last one with a finite value."""

@@ -19,10 +19,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from safetensors import safe_open
 
 from .errors import RecordError, explained
@@ -31,6 +30,9 @@ from .manifest import read_manifest
 from .measurement import Measurement
 from .vocabulary import VOCABULARY
 from .vocabulary import quantity as known
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _MEASURED = {"value": "float64", "stderr": "float64", "n": "int64"}
 _COLUMNS = {"step": "int64", "layer": "str", "quantity": "str"} | _MEASURED
@@ -259,6 +261,8 @@ def _matching(patterns: str | Sequence[str], names: Iterable[str]) -> list[str]:
 
 def _frame(rows: list[tuple[Any, ...]], columns: dict[str, str]) -> pd.DataFrame:
     """Rows as a table of the given dtypes; SQLite's NULL is NaN."""
+    import pandas as pd  # here: 60 MiB that a process which only writes should not carry
+
     cells = zip(*rows, strict=True) if rows else [()] * len(columns)
     return pd.DataFrame(
         {

@@ -3,8 +3,8 @@
 
    The embedded document (see payload.py):
      layers[i] = {name, about, series: {quantity: [stepset, values, stderrs, n]},
-                  curves: [[step, {quantity: [length, values]}]],
-                  views: {size, of, frames: [[step, base64]]}}
+                  plane: {sentence, phase}, view: {size, of},
+                  frames: [[step, {quantity: [length, values]}, base64 or null]]}
      stepsets[k] = [steps], ranks[length] = [ranks], run = series, phases = [{name, p, q, …}]
    null stands for a number that does not exist. */
 
@@ -241,14 +241,7 @@ function phasePlane(layer) {
       bgcolor: ink("panel"), borderpad: 2 });
   }
   const places = DOC.phases.filter((v) => known(v.p));
-  const data = [{
-    x: places.map((v) => v.p), y: places.map((v) => v.q), mode: "markers+text",
-    text: places.map((v) => v.name.replace("backward", "back").replace("forward", "forw")),
-    textposition: places.map((v) => (v.p === -2 ? "top center" : "top right")), textfont: { color: ink("ink"), size: 12.5 },
-    marker: { size: 10, color: ink("panel"), line: { color: ink("ink"), width: 1.6 } },
-    customdata: places.map((v) => `phase ${v.name}: input side ${v.backward}; output side ${v.forward}`),
-    hovertemplate: "%{customdata}<extra></extra>", cliponaxis: false,
-  }];
+  const data = [];
   if (track.length) {
     const n = track.length;
     const shade = track.map((_, i) => (n === 1 ? 1 : i / (n - 1)));
@@ -262,6 +255,14 @@ function phasePlane(layer) {
       hovertemplate: "%{text}<extra></extra>",
     });
   }
+  data.push({
+    x: places.map((v) => v.p), y: places.map((v) => v.q), mode: "markers+text",
+    text: places.map((v) => v.name.replace("backward", "back").replace("forward", "forw")),
+    textposition: places.map((v) => (v.p === -2 ? "top center" : "top right")), textfont: { color: ink("ink"), size: 12.5 },
+    marker: { size: 10, color: "rgba(0,0,0,0)", line: { color: ink("ink"), width: 1.6 } },
+    customdata: places.map((v) => `phase ${v.name}: input side ${v.backward}; output side ${v.forward}`),
+    hovertemplate: "%{customdata}<extra></extra>", cliponaxis: false,
+  });
   return {
     data,
     layout: {
@@ -272,24 +273,10 @@ function phasePlane(layer) {
   };
 }
 
-/** The sentence beside the plane, and the row of the nearest vertex. */
+/** The sentence beside the plane, and the row of the phase the layer is in. */
 function readPlane(layer) {
-  const track = path(layer);
-  all(".phases tr").forEach((row) => row.classList.remove("near"));
-  if (!track.length) {
-    element("plane-reading").textContent =
-      "No exponents were measured in this layer: the plane shows the theory alone.";
-    return;
-  }
-  const t = track[track.length - 1];
-  const away = (v) => Math.max(Math.abs(v.p - t.p), Math.abs(v.q - t.q));
-  const near = DOC.phases.filter((v) => known(v.p)).reduce((a, b) => (away(b) < away(a) ? b : a));
-  const name = /^\d/.test(near.name) ? `phase ${near.name}` : near.name;
-  element("plane-reading").textContent =
-    `At step ${saySteps(t.step)}: p = ${sayBoth(t.p, t.ep)}, q = ${sayBoth(t.q, t.eq)}. The nearest vertex is ${name}, ` +
-    `${say(away(near), 2)} away` + (away(near) <= 0.5 ? "." : ", too far to call it that phase.");
-  if (away(near) <= 0.5)
-    all(".phases tr").find((row) => row.dataset.phase === near.name).classList.add("near");
+  element("plane-reading").textContent = layer.plane.sentence;
+  all(".phases tr").forEach((row) => row.classList.toggle("near", row.dataset.phase === layer.plane.phase));
 }
 
 /* ---- matrices and spectra: one slider ---------------------------------------------------------- */
@@ -308,6 +295,13 @@ function unpack(text, size) {
       }
     return matrix;
   });
+}
+
+/** A layer with fewer neurons than the picture has rows is padded with null: cut that off. */
+function trim(matrix) {
+  let size = matrix.length;
+  while (size && matrix[size - 1].every((x) => !known(x))) size--;
+  return matrix.slice(0, size).map((row) => row.slice(0, size));
 }
 
 function heatMap(matrix) {
@@ -370,7 +364,7 @@ function powers(layer, step, frame) {
       name: `slope ${exponent.slice(-1)} = ${say(slope)}`, line: { color: ink(color), width: 1.6, dash: "dot" }, hoverinfo: "skip" });
   }
   const range = s.filter((x) => x > 0);
-  const wide = Math.max(...range) > 8 * Math.min(...range);
+  const wide = Math.max(...range) > 100 * Math.min(...range);
   if (!data.length) return "No power along the singular directions of W was kept for this layer.";
   return { data, layout: { showlegend: true, margin: { l: 44, r: 10, t: 50, b: 36 },
     xaxis: { type: "log", title: { text: "singular value s of W" }, dtick: wide ? 1 : "D2" }, yaxis: logAxis("share of the largest") } };
@@ -378,38 +372,27 @@ function powers(layer, step, frame) {
 
 const VIEW_NAMES = ["H_a", "G_a", "Z_a", "H_b", "G_b", "Z_b"];
 
-/** Steps at which this layer has a picture, and what can be drawn at each. */
-function frames(layer) {
-  const curves = new Map(layer.curves), views = new Map(layer.views.frames);
-  const steps = [...new Set([...curves.keys(), ...views.keys()])].sort((a, b) => a - b);
-  return steps.map((step) => ({ step, curves: curves.get(step) || {}, view: views.get(step) }));
-}
-
 /** Set the words around the slider and return the drawing jobs of the frame it points at. */
 function showFrame(layer) {
-  const list = frames(layer);
+  const list = layer.frames;
   const slider = element("frame");
   slider.closest(".slider").hidden = list.length < 2;
-  const frame = list[Math.min(+slider.value, list.length - 1)];
-  element("frame-step").textContent = frame ? saySteps(frame.step) : "";
-  const { size, of } = layer.views;
-  const shown = layer.views.frames.length;
-  element("scale").hidden = !(frame && frame.view);
-  element("views").hidden = !(frame && frame.view);
-  element("views-note").textContent = !frame ? "No matrices and no spectra were kept for this layer."
-    : !shown ? "No matrices were kept for this layer."
-    : !frame.view ? `Step ${saySteps(frame.step)}: no matrices were kept at this step.`
-    : `Correlations among ${size} neurons of each side` +
-      (shown < of ? `; ${shown} of the ${of} steps kept are in this file, to keep it small.` : ".");
+  const [step, curves, view] = list[Math.min(+slider.value, list.length - 1)] || [null, {}, null];
+  element("frame-step").textContent = list.length ? saySteps(step) : "";
+  const { size, of } = layer.view;
+  element("scale").hidden = element("views").hidden = !view;
+  element("views-note").textContent = !list.length ? "No matrices and no spectra were kept for this layer."
+    : (list.length < of ? `${list.length} of the ${of} steps kept are in this file, to keep it small. ` : "") +
+      (view ? `Up to ${size} neurons of each side; each matrix is divided by its largest diagonal entry.`
+        : "No matrices were kept at this step.");
   const jobs = [];
-  if (frame && frame.view) {
-    const matrices = unpack(frame.view, size);
+  if (view) {
+    const matrices = unpack(view, size).map(trim);
     VIEW_NAMES.forEach((name, i) => jobs.push(() => draw(`view-${i}`, () =>
-      matrices[i].some((row) => row.some(known)) ? heatMap(matrices[i]) : `${name} could not be estimated.`)));
+      matrices[i].length ? heatMap(matrices[i]) : `${name} could not be estimated.`)));
   }
-  jobs.push(() => draw("spectra", () => (frame ? spectra(frame.curves) : "No spectrum was kept for this layer.")));
-  jobs.push(() => draw("powers", () => (frame ? powers(layer, frame.step, frame.curves)
-    : "The singular directions of W were not kept for this layer.")));
+  jobs.push(() => draw("spectra", () => spectra(curves)));
+  jobs.push(() => draw("powers", () => powers(layer, step, curves)));
   return jobs;
 }
 
@@ -435,7 +418,9 @@ function compactness(layer) {
   const mean = new Map();
   for (const relation of RELATIONS)
     for (const p of points(layer.series, relation)) mean.set(p.step, [...(mean.get(p.step) || []), p.value]);
-  const pts = rank ? points(layer.series, rank).filter((p) => mean.has(p.step)) : [];
+  // A mean of fewer relations is another quantity: only the steps with the most are compared.
+  const most = Math.max(0, ...[...mean.values()].map((list) => list.length));
+  const pts = rank ? points(layer.series, rank).filter((p) => (mean.get(p.step) || []).length === most) : [];
   if (!pts.length) return "Rank and alignment were not measured at the same step in this layer.";
   const average = (list) => list.reduce((a, b) => a + b, 0) / list.length;
   return {
@@ -446,7 +431,7 @@ function compactness(layer) {
         colorscale: [[0, ink("null")], [1, ink("path")]] },
       text: pts.map((p) => `step ${saySteps(p.step)}`), hovertemplate: "%{text}: %{y:.3g} at alignment %{x:.2f}<extra></extra>",
     }],
-    layout: { xaxis: { title: { text: "mean of the six relations" } }, yaxis: { rangemode: "tozero", title: { text: rank } },
+    layout: { xaxis: { title: { text: most === 6 ? "mean of the six relations" : `mean of ${most} relations` } }, yaxis: { rangemode: "tozero", title: { text: rank } },
       margin: { l: 46, r: 10, t: 8, b: 36 } },
   };
 }
@@ -493,7 +478,7 @@ function showLayer(index, { frameToo = true } = {}) {
     b.disabled = !RELATIONS.some((r) => layer.series[r + b.dataset.suffix]);
     b.setAttribute("aria-pressed", String(b.dataset.suffix === suffix));
   });
-  const list = frames(layer);
+  const list = layer.frames;
   if (frameToo) {
     element("frame").max = String(Math.max(0, list.length - 1));
     element("frame").value = element("frame").max;

@@ -4,8 +4,8 @@
 
 The whole of a run does not fit in a file one mails to a friend, so three things are thinned
 and the page says so: a series keeps at most `SERIES_STEPS` steps, a spectrum `CURVE_POINTS`
-ranks spaced evenly in log rank, and matrices the number of steps that fits `VIEW_BYTES`.
-Correlation matrices are symmetric with entries in [−1, 1]: each is stored as the lower
+ranks spaced evenly in log rank, and the step slider the frames that fit `FRAME_BYTES`.
+The matrices shown are symmetric with entries in [−1, 1]: each is stored as the lower
 triangle, row by row, one signed byte an entry (round(127·r), −128 for NaN), in base64. The
 rounding error 1/254 is below what a colour scale can show.
 """
@@ -16,6 +16,7 @@ import base64
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,14 +24,15 @@ import pandas as pd
 
 from ..record.vocabulary import VOCABULARY
 from ..theory.master_theorem import PHASES, Phase
+from .plane import read_plane
 
 if TYPE_CHECKING:
     from ..record.run import Run
 
 SERIES_STEPS = 400
 CURVE_POINTS = 96
-FRAMES = 16
-VIEW_BYTES = 12 * 2**20
+FRAMES = 40
+FRAME_BYTES = 12 * 2**20
 VIEW_SIZE = 64
 
 CURVES = (
@@ -53,17 +55,18 @@ def payload(run: Run) -> dict[str, Any]:
     described = {str(e.get("name", "")): e for e in run.manifest.get("layers") or []}
     stepsets = _Interned()
     ranks: dict[str, list[int]] = {}
-    share = VIEW_BYTES // max(1, len(run.layers))
+    share = FRAME_BYTES // max(1, len(run.layers))
     layers = []
     for name in run.layers:
-        entry = described.get(name, {})
+        view, frames = _frames(run, name, ranks, share)
         layers.append(
             {
                 "name": name,
-                "about": _about(entry),
+                "about": _about(described.get(name, {})),
                 "series": _series(table[table["layer"] == name], stepsets),
-                "curves": _curves(run, name, ranks),
-                "views": _views(run, name, share),
+                "plane": asdict(read_plane(run, name)),
+                "view": view,
+                "frames": frames,
             }
         )
     return {
@@ -89,7 +92,7 @@ def to_script(document: object) -> str:
 
 
 def pack_view(view: np.ndarray) -> str:
-    """Lower triangles of a stack (6, k, k) of correlation matrices as base64 of int8.
+    """Lower triangles of a stack (6, k, k) of symmetric matrices as base64 of int8.
 
     >>> base64.b64decode(pack_view(np.array([[[1.0, 0.0], [-1.0, np.nan]]])))
     b'\\x7f\\x81\\x80'
@@ -146,45 +149,50 @@ def _series(rows: pd.DataFrame, stepsets: _Interned) -> dict[str, list[Any]]:
     return series
 
 
-def _curves(run: Run, layer: str, ranks: dict[str, list[int]]) -> list[Any]:
-    """[[step, {quantity: [length, values at ranks[length]]}], …] for the spectra kept."""
-    have = {q: set(run.array_steps(q, layer)) for q in CURVES}
+def _frames(
+    run: Run, layer: str, ranks: dict[str, list[int]], budget: int
+) -> tuple[dict[str, Any], list[Any]]:
+    """What the step slider shows: ({neurons drawn, steps kept in the run}, [frame, …]).
+
+    A frame is [step, {quantity: [length, values at ranks[length]]}, packed view or None].
+    """
+    have = {q: set(run.array_steps(q, layer)) for q in (*CURVES, "view")}
     steps = sorted(set().union(*have.values()))
+    size = _view_size(run, layer, max(have["view"], default=None), budget)
+    kept = thin(len(steps), max(2, min(FRAMES, budget // _frame_bytes(size))))
     frames = []
-    for i in thin(len(steps), FRAMES):
-        frame = {}
+    for step in (steps[i] for i in kept):
+        curves = {}
         for q in CURVES:
-            if steps[i] in have[q]:
-                values = np.ravel(run.array(q, layer=layer, step=steps[i]))
+            if step in have[q]:
+                values = np.ravel(run.array(q, layer=layer, step=step))
                 index = _ranks(len(values))
                 ranks[str(len(values))] = [j + 1 for j in index]
-                frame[q] = [len(values), _numbers(values[index])]
-        frames.append([steps[i], frame])
-    return frames
+                curves[q] = [len(values), _numbers(values[index])]
+        shown = None
+        if size and step in have["view"]:
+            view = run.array("view", layer=layer, step=step)
+            shown = pack_view(view[:, :size, :size])
+        frames.append([step, curves, shown])
+    return {"size": size, "of": len(steps)}, frames
 
 
-def _views(run: Run, layer: str, budget: int) -> dict[str, Any]:
-    """The heat maps: neurons drawn, steps kept in all, and [[step, base64], …] within budget."""
-    steps = run.array_steps("view", layer)
-    if not steps:
-        return {"size": 0, "of": 0, "frames": []}
-    first = run.array("view", layer=layer, step=steps[0])
-    if first.ndim != 3 or first.shape[0] != 6 or first.shape[1] != first.shape[2]:
-        return {"size": 0, "of": len(steps), "frames": []}
-    size = min(first.shape[1], VIEW_SIZE)
-    while size > 8 and 2 * _packed(size) > budget:
+def _view_size(run: Run, layer: str, step: int | None, budget: int) -> int:
+    """Neurons a side to draw, so that two frames at least fit the budget; 0 without a view."""
+    if step is None:
+        return 0
+    shape = run.array("view", layer=layer, step=step).shape
+    if len(shape) != 3 or shape[0] != 6 or shape[1] != shape[2]:
+        return 0
+    size = min(shape[1], VIEW_SIZE)
+    while size > 8 and 2 * _frame_bytes(size) > budget:
         size //= 2
-    keep = max(2, min(FRAMES, budget // _packed(size)))
-    frames = []
-    for i in thin(len(steps), keep):
-        view = run.array("view", layer=layer, step=steps[i])
-        frames.append([steps[i], pack_view(view[:, :size, :size])])
-    return {"size": size, "of": len(steps), "frames": frames}
+    return size
 
 
-def _packed(size: int) -> int:
-    """Bytes of one packed frame: six triangles, four characters for three bytes."""
-    return 4 * size * (size + 1)
+def _frame_bytes(size: int) -> int:
+    """Bytes of one frame: six packed triangles (four characters for three bytes) and curves."""
+    return 4 * size * (size + 1) + 8 * CURVE_POINTS * len(CURVES)
 
 
 def _ranks(n: int) -> list[int]:

@@ -150,10 +150,10 @@ def _source(manifest: Mapping[str, Any]) -> str:
 
 def _steps(steps: list[int]) -> str:
     if not steps:
-        return "none measured yet"
+        return "none recorded yet"
     if len(steps) == 1:
-        return f"1 measured (step {steps[0]:,})"
-    return f"{len(steps):,} measured, {steps[0]:,} to {steps[-1]:,}"
+        return f"1 recorded (step {steps[0]:,})"
+    return f"{len(steps):,} recorded, {steps[0]:,} to {steps[-1]:,}"
 
 
 def _knob(value: object) -> str:

@@ -22,7 +22,7 @@ def teacher(
     *,
     inputs: int = 32,
     outputs: int = 8,
-    hidden: int = 16,
+    hidden: int = 64,
     gain: float = 2.0,
     noise: float = 0.3,
     train: int = 4096,

@@ -1,0 +1,139 @@
+"""What does observing cost? The same training loop with and without lawful, side by side.
+
+Every arm trains its own copy of the same model in this process on one thread, the arms taking
+turns; printed is the median over rounds of the time of the observed run over the plain one,
+attaching and closing included. `control` is a second plain run: its distance from 1 is noise.
+
+    python benchmarks/overhead.py [--steps 200] [--rounds 5] [--arm NAME …] [--long]
+
+`--long` adds the default schedule over 5,000 steps (minutes). Peak memory is read in a process
+of its own for each arm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import lawful
+
+torch.set_num_threads(1)
+
+
+class Attention(nn.Module):
+    def __init__(self, d: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
+        self.qkv, self.proj = nn.Linear(d, 3 * d), nn.Linear(d, d)
+        self.up, self.down = nn.Linear(d, 4 * d), nn.Linear(4 * d, d)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        B, T, d = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(B, T, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(-1, -2) / (d // self.heads) ** 0.5).softmax(-1)
+        x = x + self.proj((weights @ v).transpose(1, 2).reshape(B, T, d))
+        return x + self.down(nn.functional.gelu(self.up(self.norm2(x))))
+
+
+def mlp() -> tuple[nn.Module, Callable[[], torch.Tensor], Callable]:
+    sizes = [784, 512, 512, 512, 10]
+    parts: list[nn.Module] = []
+    for a, b in zip(sizes, sizes[1:], strict=False):
+        parts += [nn.Linear(a, b), nn.ReLU()]
+    net = nn.Sequential(*parts[:-1])
+    x, y = torch.randn(128, 784), torch.randint(10, (128,))
+    return net, lambda: nn.functional.cross_entropy(net(x), y), net.parameters
+
+
+def transformer() -> tuple[nn.Module, Callable[[], torch.Tensor], Callable]:
+    d = 128
+    net = nn.Sequential(
+        nn.Embedding(96, d), *[Attention(d, 4) for _ in range(4)], nn.Linear(d, 96)
+    )
+    x, y = torch.randint(96, (16, 64)), torch.randint(96, (16, 64))
+    return net, lambda: nn.functional.cross_entropy(net(x).flatten(0, 1), y.flatten()), net.parameters
+
+
+MODELS = {"mlp": mlp, "transformer": transformer}
+ARMS: dict[str, Callable[[], object] | None] = {
+    "control": None,
+    "every(1)": lambda: lawful.every(1),
+    "every(10)": lambda: lawful.every(10),
+    "every(100)": lambda: lawful.every(100),
+    "budget(0.02)": lambda: lawful.budget(0.02),
+}
+
+
+def train(model: str, schedule: Callable[[], object] | str | None, steps: int) -> float:
+    """Seconds that one run takes, attaching and closing included."""
+    torch.manual_seed(0)
+    net, loss_of, parameters = MODELS[model]()
+    optimizer = torch.optim.SGD(parameters(), lr=0.01, momentum=0.9)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        started = time.perf_counter()
+        if schedule is None:
+            context = nullcontext()
+        else:
+            chosen = None if schedule == "default" else schedule()  # type: ignore[operator]
+            context = lawful.observe(
+                net, Path(folder) / "run", optimizer=optimizer, schedule=chosen
+            )
+        with context:
+            for _ in range(steps):
+                optimizer.zero_grad()
+                loss_of().backward()
+                optimizer.step()
+        return time.perf_counter() - started
+
+
+def memory(model: str, schedule: Callable[[], object] | None) -> float:
+    """Peak resident MiB of a short run in a process of its own."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.apply(_peak, (model, schedule is not None))
+
+
+def _peak(model: str, observed: bool) -> float:
+    train(model, (lambda: lawful.every(1)) if observed else None, 120)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--model", nargs="*", default=list(MODELS))
+    parser.add_argument("--arm", nargs="*", default=list(ARMS))
+    parser.add_argument("--long", action="store_true", help="the default schedule, 5,000 steps")
+    args = parser.parse_args()
+    for model in args.model:
+        train(model, None, 10)
+        arms = [(name, ARMS[name], args.steps) for name in args.arm]
+        if args.long:
+            arms = [("control", None, 5000), ("default, 5,000 steps", "default", 5000)]
+        for name, schedule, steps in arms:
+            ratios = []
+            for _ in range(args.rounds):
+                plain = train(model, None, steps)
+                ratios.append(train(model, schedule, steps) / plain)
+            low, high = min(ratios), max(ratios)
+            print(f"{model:12s} {name:22s} × {statistics.median(ratios):.3f}  [{low:.3f}, {high:.3f}]")
+        if not args.long:
+            plain, ours = memory(model, None), memory(model, lawful.every(1))
+            print(f"{model:12s} {'memory above plain':22s} {ours - plain:.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()
