@@ -31,6 +31,7 @@ from lawful.laws.law import Law
 from lawful.record import RELATIONS, VOCABULARY
 
 HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
 GENERATED = "<!-- Written by docs/build.py: change the code, then run `make docs`. -->"
 
 
@@ -45,7 +46,23 @@ def pages() -> dict[str, str]:
         "commands.md": command_page(),
     }
     found |= {f"laws/{name}.md": law_page(law) for name, law in own.items()}
-    return {path: f"{GENERATED}\n\n{text.strip()}\n" for path, text in found.items()}
+    written = {path: f"{GENERATED}\n\n{text.strip()}\n" for path, text in found.items()}
+    return written | {"../README.md": readme(README.read_text(encoding="utf-8"), own.values())}
+
+
+def readme(text: str, all_laws: Iterable[Law]) -> str:
+    """The README with its two tables brought up to date; the rest of it is written by hand."""
+    tables = {
+        "laws": ["| law | statement | equation |", "|---|---|---|"]
+        + [law_row(law, "docs/laws/") for law in all_laws],
+        "experiments": ["| experiment | what it shows |", "|---|---|"]
+        + [f"| `{e.name}` | {e.statement} |" for e in experiments().values()],
+    }
+    for name, lines in tables.items():
+        marks = rf"(<!-- {name}: [^>]*-->\n).*?(<!-- end -->)"
+        body = "".join(line + "\n" for line in lines)
+        text = re.sub(marks, lambda m, body=body: m[1] + body + m[2], text, flags=re.DOTALL)
+    return text
 
 
 def law_page(law: Law) -> str:
@@ -143,7 +160,7 @@ import lawful
 
 lawful.VOCABULARY["{RELATIONS[3]}"].meaning
 run = lawful.open_run("RUN")
-run.table(quantity="{RELATIONS[3]}", layer="fc2")    # step, layer, quantity, value, stderr, n
+run.table(quantity="{RELATIONS[3]}", layer="fc2")  # step, layer, quantity, value, stderr, n
 run.array("singular_values", layer="fc2")
 ```
 

@@ -44,15 +44,16 @@ def test_generated_pages_follow_the_code(build: ModuleType) -> None:
 def test_a_missing_a_stale_and_a_left_over_page_are_found(
     build: ModuleType, tmp_path: Path
 ) -> None:
+    folder = tmp_path / "docs"
     for path, text in build.pages().items():
-        file = tmp_path / path
+        file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
-    assert build.faults(tmp_path) == []
-    (tmp_path / "quantities.md").unlink()
-    (tmp_path / "commands.md").write_text("old")
-    (tmp_path / "laws" / "flat_earth.md").write_text("gone")
-    assert build.faults(tmp_path) == [
+    assert build.faults(folder) == []
+    (folder / "quantities.md").unlink()
+    (folder / "commands.md").write_text("old")
+    (folder / "laws" / "flat_earth.md").write_text("gone")
+    assert build.faults(folder) == [
         "quantities.md is missing",
         "commands.md is stale",
         "laws/flat_earth.md describes no law",

@@ -14,11 +14,11 @@ A failure of ours never stops a training run: it becomes a warning and an event 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import math
 import platform
-import statistics
 import sys
-import time
 import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -38,9 +38,10 @@ from torch.optim.optimizer import (
 from . import laws as law_room
 from .instruments.layers import Heads, LayerMoments, Unobserved, survey
 from .instruments.probe import Probe, Wants, run_probe
-from .instruments.steadiness import Steadiness
 from .instruments.readings import Label
+from .instruments.steadiness import Steadiness
 from .instruments.tap import Scale
+from .instruments.work import Work
 from .record import Measurement, RecordError, Run, RunWriter, open_run
 from .schedule import Schedule, log_spaced
 
@@ -168,14 +169,22 @@ class Observation:
         self._open = False  # a window is open
         self._opened_at = 0
         self._measuring = False  # the coming batch is taken in
-        self._work = _Work(schedule)
+        self._work = Work(schedule)
         self._pending: dict[str, float] = {}
         self._reported: set[tuple[str, str]] = set()
 
-    # -- life ------------------------------------------------------------------------------------
+    # -- life ----------------------------------------------------------------------------------
 
     def __enter__(self) -> Observation:
         self._writer = RunWriter.create(self.out, self._manifest(), resume=self.resume)
+        try:
+            self._attach()
+        except BaseException as problem:  # `__exit__` is not called for an error in here
+            self.__exit__(type(problem), problem, None)
+            raise
+        return self
+
+    def _attach(self) -> None:
         for gap in self.unobserved:
             if gap.reason.startswith("its parameters"):
                 self._tell(gap.name, "warning", f"not observed: {gap.reason}")
@@ -187,7 +196,6 @@ class Observation:
             self.layers.hooks.place()
         self._work.start()
         self._prepare_step()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None,
@@ -228,13 +236,14 @@ class Observation:
 
     def log(self, **quantities: float) -> None:
         """Record numbers of the run as a whole (`loss`, `accuracy`) at the current step."""
-        rows = [Measurement(self.step, "", name, float(value)) for name, value in quantities.items()]
+        rows = [Measurement(self.step, "", name, float(v)) for name, v in quantities.items()]
         if self._writer is not None:
             self._guarded(lambda: self._write(self.step, rows, {}))
-        if any(row.value != row.value or abs(row.value) == float("inf") for row in rows):
-            self._tell("", "warning", f"not finite: {quantities}")
+        for row in rows:
+            if not math.isfinite(row.value):
+                self._tell("", "warning", f"the {row.quantity} is {row.value}")
 
-    # -- the clock: optimiser steps ------------------------------------------------------------------
+    # -- the clock: optimiser steps ------------------------------------------------------------
 
     def _watch_optimizer(self) -> None:
         if self.optimizer is not None:
@@ -293,7 +302,7 @@ class Observation:
         if not self._compiled:
             (self.layers.hooks.place if on else self.layers.hooks.lift)()
 
-    # -- windows -----------------------------------------------------------------------------------
+    # -- windows -------------------------------------------------------------------------------
 
     def _open_window(self) -> None:
         self._opened_at = self.step
@@ -332,7 +341,9 @@ class Observation:
 
     def _read_layers(self, step: int) -> None:
         spectra = self._work.affords_spectra(self.layers, self.step)
-        readings, arrays, problems = self.layers.read(step, spectra=spectra, decays=self._decays())
+        readings, arrays, problems = self.layers.read(
+            step, exponents=self._work.first, spectra=spectra, decays=self._decays()
+        )
         for layer, message in problems:
             self._tell(layer, "warning", message)
         if not readings and not problems:
@@ -389,7 +400,7 @@ class Observation:
             step, rows, arrays = owed
             self._write(step, rows, arrays)
 
-    # -- the optimiser's numbers -----------------------------------------------------------------------
+    # -- the optimiser's numbers ---------------------------------------------------------------
 
     def _rates(self) -> dict[nn.Parameter, tuple[float, float]]:
         """(η, γ) of every parameter now."""
@@ -405,7 +416,7 @@ class Observation:
         """Whether the optimiser adds γW to the gradient (SGD does, AdamW does not)."""
         return type(self.optimizer).__name__ == "SGD"
 
-    # -- the record ------------------------------------------------------------------------------------
+    # -- the record ----------------------------------------------------------------------------
 
     def _write(self, step: int, rows: list[Measurement], arrays: Mapping[Any, Any]) -> None:
         if self._writer is not None:
@@ -422,12 +433,11 @@ class Observation:
         self._reported.add((layer, message))
         if kind != "info":
             where = f"layer {layer!r}: " if layer else ""
-            warnings.warn(f"lawful, step {self.step}: {where}{message}", LawfulWarning, stacklevel=4)
+            told = f"lawful, step {self.step}: {where}{message}"
+            warnings.warn(told, LawfulWarning, stacklevel=4)
         if self._writer is not None:
-            try:
+            with contextlib.suppress(RecordError):  # the warning has told it already
                 self._writer.event(self.step, layer, kind, message)
-            except RecordError:
-                pass
 
     def _guarded(self, action: Callable[[], Any]) -> None:
         """Run our own work so that a failure of it does not end the training run."""
@@ -498,90 +508,6 @@ class Observation:
             "steps": self.step,
             **self._extra,
         }  # fmt: skip
-
-
-class _Work:
-    """What measuring has cost, by the clock and in counted multiplications."""
-
-    def __init__(self, schedule: Schedule) -> None:
-        self.schedule = schedule
-        self.planned = 1
-        self._spent = self._counted = self._spectral = 0.0
-        self._per_step = self._window = 0.0
-        self._steps: list[float] = []
-        self._started = self._mark = time.perf_counter()
-        self._inside = 0.0
-        self._readings = 0
-
-    def start(self) -> None:
-        self._started = self._mark = time.perf_counter()
-
-    def timing(self) -> _Clock:
-        return _Clock(self)
-
-    def stepped(self, *, measured: bool) -> None:
-        """One optimiser step went by: what it took beyond a plain one was ours."""
-        now = time.perf_counter()
-        took, self._mark = now - self._mark - self._inside, now
-        self._inside = 0.0
-        if not measured:
-            self._steps = [*self._steps[-30:], took]
-        elif self._steps:
-            self._spent += max(0.0, took - statistics.median(self._steps))
-
-    def overhead(self) -> float:
-        """Share of the time since the start that went into measuring."""
-        elapsed = time.perf_counter() - self._started
-        return self._spent / elapsed if elapsed > 0 else 0.0
-
-    def batch(self, layers: LayerMoments, count: int) -> None:
-        self._per_step = layers.training_work()
-        self._counted += layers.batch_work()
-        self.planned = max(self.planned, layers.batches_needed())
-
-    def read(self, layers: LayerMoments, *, spectra: bool) -> None:
-        self._readings += 1
-        self._counted += layers.reading_work()
-        if spectra:
-            self._spectral += layers.spectral_work()
-        self._window = self._spent / self._readings
-
-    def affords(self, layers: LayerMoments, step: int) -> bool:
-        """Whether a window may open; the first always may."""
-        if self.schedule.share is None or self._readings == 0:
-            return True
-        if self.schedule.timed:
-            elapsed = time.perf_counter() - self._started
-            return self._spent + self._window <= self.schedule.share * elapsed
-        cost = self.planned * layers.batch_work() + layers.reading_work()
-        return self._counted + cost <= 2 / 3 * self.schedule.share * step * self._per_step
-
-    def affords_spectra(self, layers: LayerMoments, step: int) -> bool:
-        """Decompositions: always, or within a share of the work.
-
-        The last reading's are taken in any case, when the run ends; their cost is set aside.
-        """
-        if self.schedule.timed:
-            return self.overhead() < self.schedule.share / 2  # type: ignore[operator]
-        if self.schedule.share is None and self.schedule.consecutive:
-            return True
-        share = (self.schedule.share or 0.06) / 3
-        return self._spectral + 2 * layers.spectral_work() <= share * step * self._per_step
-
-
-class _Clock:
-    """Counts the time inside as spent on measuring."""
-
-    def __init__(self, work: _Work) -> None:
-        self.work = work
-
-    def __enter__(self) -> None:
-        self.begin = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        took = time.perf_counter() - self.begin
-        self.work._spent += took
-        self.work._inside += took
 
 
 def _is_compiled(module: nn.Module) -> bool:

@@ -137,6 +137,25 @@ def test_centred_numbers_are_the_raw_ones_of_centred_samples(T: int) -> None:
         )
 
 
+@pytest.mark.parametrize("d", [127, 128, 300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_blocks_of_rows_add_up(d: int, dtype: torch.dtype) -> None:
+    """Wide layers are summed a block of rows at a time, centred ones without losing digits."""
+    world = World(d, mean=3.0)
+    h, g = world.draw(20, 1, 0, generator(18))
+    g = g + 5.0
+    m = moments(h.to(dtype), g.to(dtype))
+    side = output_side(m, world.Z.to(dtype))
+    for numbers, (x, y) in zip(forms(side), ((h, g), (h - h.mean(0), g - g.mean(0))), strict=True):
+        M = torch.stack([moment(x[:, 0]), moment(y[:, 0]), world.Z])
+        flat = M.flatten(1)
+        rtol = 1e-9 if dtype == torch.float64 else 3e-4
+        np.testing.assert_allclose(numbers.inner, flat @ flat.T, rtol=rtol)
+        np.testing.assert_allclose(numbers.trace, M.diagonal(dim1=1, dim2=2).sum(1), rtol=rtol)
+        scale = float(flat.abs().sum(1).max())
+        np.testing.assert_allclose(numbers.total, flat.sum(1), rtol=rtol, atol=rtol * scale)
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("T", [1, 3])
 def test_influence_is_what_deleting_a_cluster_does(metric: str, T: int) -> None:

@@ -38,6 +38,7 @@ Array = NDArray[np.float64]
 H, G, Z = 0, 1, 2
 PAIRS = {"rga": (H, G), "rwa": (H, Z), "gwa": (G, Z)}
 METRICS = ("pearson", "tracefree", "cosine")
+ROWS_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
@@ -96,35 +97,51 @@ class Forms:
 
 
 def forms(side: Side) -> tuple[Forms, Forms]:
-    """The raw and the centred numbers of a side: three products of the kept rows with M.
+    """The raw and the centred numbers of a side.
 
-    Nothing leaves the device but the results, in one transfer.
+    Costs three products of the kept rows with M, and never holds a second copy of M. Nothing
+    leaves the device but the results, in one transfer.
     """
-    z = torch.stack([side.x, side.y])  # (2, k, m, d)
-    zM = (z.flatten(0, 2) @ side.M).unflatten(1, (2, -1)).transpose(0, 1)  # (2, 3, km, d)
-    raw = _numbers(side, side.M, z, zM)
-    mean = side.means[:2, None, None, :]
-    centred_M = side.M - side.means.unsqueeze(2) * side.means.unsqueeze(1)
-    z_centred = z - mean
-    # (z−μ)(M−mmᵀ) = zM − μM − ((z−μ)·m) m: no second product with the kept rows.
-    shift = (side.means[:2] @ side.M).transpose(0, 1).unsqueeze(2)  # (2, 3, 1, d)
-    along = (z_centred.flatten(1, 2) @ side.means.T).transpose(1, 2).unsqueeze(3)  # (2, 3, km, 1)
-    zM_centred = zM - shift - along * side.means.unsqueeze(1)
-    centred = _numbers(side, centred_M, z_centred, zM_centred)
+    means, nothing = side.means, torch.zeros_like(side.means)
+    raw, centred = _matrix_numbers(side.M, nothing), _matrix_numbers(side.M, means)
+    quadratic = []
+    for z, mean in ((side.x, means[0]), (side.y, means[1])):
+        rows = z.flatten(0, 1)
+        zM = rows @ side.M  # (3, km, d)
+        quadratic.append((zM * rows).sum(2))
+        # (z−μ)(M−mmᵀ) = zM − μM − ((z−μ)·m) m: no second product with the kept rows.
+        rows = rows - mean
+        zM -= (mean @ side.M).unsqueeze(1)
+        quadratic.append((zM * rows).sum(2) - (rows @ means.T).T.square())
+    raw += [torch.stack(quadratic[0::2]), *_row_numbers(side.x, side.y)]
+    x, y = side.x - means[0], side.y - means[1]
+    centred += [torch.stack(quadratic[1::2]), *_row_numbers(x, y)]
     return _to_host(side, raw), _to_host(side, centred)
 
 
-def _numbers(side: Side, M: Tensor, z: Tensor, zM: Tensor) -> list[Tensor]:
-    flat = M.flatten(1)
-    rows = z.flatten(1, 2)
+def _matrix_numbers(M: Tensor, means: Tensor) -> list[Tensor]:
+    """Inner products, sums and traces of the matrices M − m mᵀ, a block of rows at a time.
+
+    The difference is formed before it is squared: expanding the square would cancel digits
+    where the mean dominates.
+    """
+    inner = M.new_zeros((3, 3), dtype=torch.float64)
+    total = M.new_zeros(3, dtype=torch.float64)
+    for i in range(0, M.shape[1], ROWS_AT_ONCE):
+        cut = slice(i, i + ROWS_AT_ONCE)
+        block = torch.baddbmm(M[:, cut], means[:, cut, None], means[:, None, :], alpha=-1)
+        flat = block.flatten(1)
+        inner += flat @ flat.T
+        total += flat.sum(1)
+    return [inner, total, M.diagonal(dim1=1, dim2=2).sum(1) - means.square().sum(1)]
+
+
+def _row_numbers(x: Tensor, y: Tensor) -> list[Tensor]:
+    both = torch.stack([x, y])
     return [
-        flat @ flat.T,
-        flat.sum(1),
-        M.diagonal(dim1=1, dim2=2).sum(1),
-        (zM * rows.unsqueeze(1)).sum(3),
-        rows.sum(2).square(),
-        rows.square().sum(2),
-        torch.stack([_gram_squares(a, b) for a, b in ((z[0], z[0]), (z[0], z[1]), (z[1], z[1]))]),
+        both.sum(3).square(),
+        both.square().sum(3),
+        torch.stack([_gram_squares(a, b) for a, b in ((x, x), (x, y), (y, y))]),
     ]
 
 
@@ -140,7 +157,7 @@ def _gram_squares(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _to_host(side: Side, numbers: list[Tensor]) -> Forms:
-    packed = torch.cat([t.flatten() for t in numbers]).double().cpu().numpy()
+    packed = torch.cat([t.flatten().double() for t in numbers]).cpu().numpy()
     (_, k, m), d = side.x.shape[:1] + side.x.shape[:2], side.x.shape[2]
     shapes = [(3, 3), (3,), (3,), (2, 3, k, m), (2, k, m), (2, k, m), (3, 2, k)]
     ends = np.cumsum([math.prod(s) for s in shapes])

@@ -11,6 +11,7 @@ only, so the centred H_b does not know it. (Ziyin et al., arXiv:2410.03006, §3,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,21 +19,55 @@ from torch import Tensor
 
 from .alignment import Side
 from .moments import Moments
+from .stream import symmetric_product
 
 
 @dataclass(frozen=True)
 class Canonical:
-    """W (d_b, d_a) and the six matrices: a holds H_a, G_a, Z_a and b holds H_b, G_b, Z_b."""
+    """The map h_b = W h_a + bias and its moments; each side is formed when it is asked for.
 
+    m: moments of (h_a, g_b); W: (d_b, d_a); bias: (d_b,) or None; in the dtype of the moments.
+    """
+
+    m: Moments
     W: Tensor
-    a: Side
-    b: Side
+    bias: Tensor | None = None
+
+    @property
+    def a(self) -> Side:
+        """The input side: H_a, G_a = Wᵀ G_b W, Z_a = WᵀW."""
+        m, W = self.m, self.W
+        M = W.new_empty((3, m.H.shape[0], m.H.shape[0]))
+        torch.div(m.H, m.rows, out=M[0])
+        symmetric_product(W, m.G @ W, out=M[1]).div_(m.rows)
+        symmetric_product(W, W, out=M[2])
+        mu, nu = m.h_sum / m.rows, m.g_sum @ W / m.rows
+        return _side(M, mu, nu, m.kept_h, m.kept_g @ W, m)
+
+    @property
+    def b(self) -> Side:
+        """The output side: H_b = W H_a Wᵀ and what the bias adds, G_b, Z_b = W Wᵀ."""
+        m, W, bias = self.m, self.W, self.bias
+        M = W.new_empty((3, m.G.shape[0], m.G.shape[0]))
+        symmetric_product(W.T, m.H @ W.T, out=M[0]).div_(m.rows)
+        torch.div(m.G, m.rows, out=M[1])
+        symmetric_product(W.T, W.T, out=M[2])
+        mu, h_b = W @ m.h_sum / m.rows, m.kept_h @ W.T
+        if bias is not None:
+            M[0].addr_(mu, bias).addr_(bias, mu).addr_(bias, bias)
+            mu, h_b = mu + bias, h_b + bias
+        return _side(M, mu, m.g_sum / m.rows, h_b, m.kept_g, m)
+
+    def sides(self) -> Iterator[tuple[str, Side]]:
+        """("a", side a), then ("b", side b), the second formed when the first is done with."""
+        yield "a", self.a
+        yield "b", self.b
 
 
 def canonical(m: Moments, W: Tensor, bias: Tensor | None = None) -> Canonical:
-    """The six matrices as means over rows, with their kept rows.
+    """The six matrices as means over rows, with their kept rows, one side at a time.
 
-    W: (d_b, d_a); bias: (d_b,) or None; all in the dtype of the moments.
+    W: (d_b, d_a); bias: (d_b,) or None; brought to the dtype of the moments.
 
     >>> from lawful.estimators.moments import moments
     >>> W = torch.tensor([[2.0, 0.0]])
@@ -40,28 +75,14 @@ def canonical(m: Moments, W: Tensor, bias: Tensor | None = None) -> Canonical:
     >>> c.b.M[0], c.a.M[1].diagonal()       # H_b = W H_a Wᵀ and the diagonal of G_a = Wᵀ G_b W
     (tensor([[2.]]), tensor([4., 0.]))
     """
-    W = W.to(m.H.dtype)
-    H_a, G_b = m.H / m.rows, m.G / m.rows
-    mu, nu = m.h_sum / m.rows, m.g_sum / m.rows
-    H_b, mu_b, h_b = W @ H_a @ W.T, W @ mu, m.kept_h @ W.T
-    if bias is not None:
-        bias = bias.to(W.dtype)
-        cross = torch.outer(mu_b, bias)
-        H_b = H_b + cross + cross.T + torch.outer(bias, bias)
-        mu_b, h_b = mu_b + bias, h_b + bias
-    G_a = W.T @ G_b @ W
-    return Canonical(
-        W=W,
-        a=_side(H_a, G_a, W.T @ W, mu, W.T @ nu, m.kept_h, m.kept_g @ W, m),
-        b=_side(H_b, G_b, W @ W.T, mu_b, nu, h_b, m.kept_g, m),
-    )
+    dtype = m.H.dtype
+    return Canonical(m, W.to(dtype), None if bias is None else bias.to(dtype))
 
 
 def output_side(m: Moments, Z_b: Tensor) -> Side:
     """The output side alone, when m holds the moments of h_b itself (an embedding's output)."""
-    H_b, G_b = m.H / m.rows, m.G / m.rows
-    mu, nu = m.h_sum / m.rows, m.g_sum / m.rows
-    return _side(H_b, G_b, Z_b.to(H_b.dtype), mu, nu, m.kept_h, m.kept_g, m)
+    M = torch.stack([m.H / m.rows, m.G / m.rows, Z_b.to(m.H.dtype)])
+    return _side(M, m.h_sum / m.rows, m.g_sum / m.rows, m.kept_h, m.kept_g, m)
 
 
 def part(m: Moments, rows: Tensor | None = None, columns: Tensor | None = None) -> Moments:
@@ -84,14 +105,6 @@ def part(m: Moments, rows: Tensor | None = None, columns: Tensor | None = None) 
     )
 
 
-def _side(
-    H: Tensor, G: Tensor, Z: Tensor, mu: Tensor, nu: Tensor, x: Tensor, y: Tensor, m: Moments
-) -> Side:
-    return Side(
-        M=torch.stack([H, G, Z]),
-        means=torch.stack([mu, nu, torch.zeros_like(mu)]),
-        x=x,
-        y=y,
-        clusters=m.clusters,
-        positions=m.positions,
-    )
+def _side(M: Tensor, mu: Tensor, nu: Tensor, x: Tensor, y: Tensor, m: Moments) -> Side:
+    means = torch.stack([mu, nu, torch.zeros_like(mu)])
+    return Side(M=M, means=means, x=x, y=y, clusters=m.clusters, positions=m.positions)

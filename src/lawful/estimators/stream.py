@@ -17,7 +17,7 @@ from torch import Tensor
 from .moments import Moments
 
 BLOCK = 128
-KEEP_CLUSTERS = 128
+KEEP_CLUSTERS = 64
 KEEP_ROWS = 4
 
 
@@ -45,8 +45,11 @@ class MomentStream:
         self.rows = self.clusters = 0
         self._kept: list[tuple[Tensor, Tensor]] = []
 
-    def update(self, h: Tensor, g: Tensor) -> None:
-        """Add a batch: h (n, T, d_a) and g (n, T, d_b), paired by row."""
+    def update(self, h: Tensor, g: Tensor, *, again: bool = False) -> None:
+        """Add a batch: h (n, T, d_a) and g (n, T, d_b), paired by row.
+
+        again: these are further rows of the very samples of the last update.
+        """
         clusters, T = h.shape[:2]
         if clusters * T == 0:
             return
@@ -57,8 +60,13 @@ class MomentStream:
         h_sum += x.sum(0)
         g_sum += y.sum(0)
         self.rows += clusters * T
-        self.clusters += clusters
-        self._keep(x.view(clusters, T, self.d_a), y.view(clusters, T, self.d_b))
+        x, y = x.view(clusters, T, self.d_a), y.view(clusters, T, self.d_b)
+        if again:
+            self._join(x, y)
+        else:
+            self.clusters += clusters
+            self._calls = 1
+            self._remember(*self._few(x, y))
 
     def trace(self, h: Tensor, g: Tensor, valid: Tensor | None = None) -> None:
         """The same inside a compiled graph: in-place writes, counts on the device, no lists.
@@ -113,15 +121,18 @@ class MomentStream:
             self._remember(self._slot_h[:k, :m], self._slot_g[:k, :m])
 
     def moments(self) -> Moments | None:
-        """The moments so far, or None before the first sample."""
+        """The moments so far, or None before the first sample.
+
+        H and G are the running sums themselves, not copies: they move with the next `update`.
+        """
         if not self.rows or self._sums is None:
             return None
         H, G, h_sum, g_sum = self._sums
         shape = self._kept[-1][0].shape[1] if self._kept else 0
         kept = [(h, g) for h, g in self._kept if h.shape[1] == shape]
         return Moments(
-            H=symmetric(H),
-            G=symmetric(G),
+            H=symmetrise(H),
+            G=symmetrise(G),
             h_sum=h_sum.clone(),
             g_sum=g_sum.clone(),
             rows=self.rows,
@@ -138,14 +149,14 @@ class MomentStream:
             self._sums = H, G, h, g
         return self._sums
 
-    def _keep(self, h: Tensor, g: Tensor) -> None:
-        """Choose the clusters of a batch that are kept, and up to KEEP_ROWS random rows."""
+    def _few(self, h: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """The clusters of a batch that are kept, with up to KEEP_ROWS random rows of each."""
         k, T = h.shape[:2]
         if T > KEEP_ROWS:
             rows = torch.randperm(T, generator=self._generator)[:KEEP_ROWS].to(h.device)
             h, g = h[:, rows], g[:, rows]
         stride = -(-k // KEEP_CLUSTERS)  # a batch may be shuffled or sorted: thin it evenly
-        self._remember(h[::stride], g[::stride])
+        return h[::stride], g[::stride]
 
     def _remember(self, h: Tensor, g: Tensor) -> None:
         """Keep these, and of the earlier batches only the latest that are still needed."""
@@ -153,9 +164,23 @@ class MomentStream:
         while sum(len(x) for x, _ in self._kept[1:]) >= KEEP_CLUSTERS:
             self._kept.pop(0)
 
+    def _join(self, h: Tensor, g: Tensor) -> None:
+        """More rows of the clusters kept last: of all their calls, KEEP_ROWS rows drawn evenly."""
+        self._calls += 1
+        old_h, old_g = self._kept[-1]
+        old, (h, g) = old_h.shape[1], self._few(h, g)
+        h, g = torch.cat([old_h, h], dim=1), torch.cat([old_g, g], dim=1)
+        m = h.shape[1]
+        if m > KEEP_ROWS:
+            share = torch.full((m,), 1 / (m - old))
+            share[:old] = (self._calls - 1) / old
+            rows = torch.multinomial(share, KEEP_ROWS, generator=self._generator).to(h.device)
+            h, g = h[:, rows], g[:, rows]
+        self._kept[-1] = h, g
+
 
 def rank_update(total: Tensor, rows: Tensor) -> None:
-    """total += rowsᵀ rows, upper triangle of blocks only; `symmetric` completes it.
+    """total += rowsᵀ rows, upper triangle of blocks only; `symmetrise` completes it.
 
     total: (d, d), rows: (n, d), same dtype and device.
     """
@@ -163,12 +188,22 @@ def rank_update(total: Tensor, rows: Tensor) -> None:
         total[i : i + BLOCK, i:].addmm_(rows[:, i : i + BLOCK].T, rows[:, i:])
 
 
-def symmetric(total: Tensor) -> Tensor:
-    """The full matrix from its upper triangle.
+def symmetric_product(X: Tensor, Y: Tensor, out: Tensor) -> Tensor:
+    """out = Xᵀ Y where that is known to be symmetric: the same five eighths of the work.
 
-    >>> symmetric(torch.tensor([[1.0, 2.0], [0.0, 3.0]]))
+    X, Y: (n, d); out: (d, d), overwritten and returned.
+    """
+    for i in range(0, len(out), BLOCK):
+        torch.matmul(X[:, i : i + BLOCK].T, Y[:, i:], out=out[i : i + BLOCK, i:])
+    return symmetrise(out)
+
+
+def symmetrise(total: Tensor) -> Tensor:
+    """Fill the lower triangle from the upper one, in place; later rank updates may go on.
+
+    >>> symmetrise(torch.tensor([[1.0, 2.0], [9.0, 3.0]]))
     tensor([[1., 2.],
             [2., 3.]])
     """
-    upper = torch.triu(total)
-    return upper + torch.triu(total, 1).T
+    total.triu_()
+    return total.add_(total.triu(1).T)

@@ -23,7 +23,13 @@ from ..estimators.linear_map import Canonical, canonical, output_side, part
 from ..estimators.moments import Moments
 from ..record import Measurement
 from .maps import LinearMap, beside, inner_modules, linear_maps, why_not
-from .readings import Label, alignment_readings, permutation_readings, spectral_readings
+from .readings import (
+    Label,
+    alignment_readings,
+    exponent_readings,
+    permutation_readings,
+    spectral_readings,
+)
 from .steadiness import Steadiness
 from .tap import Hooks, Scale, Tap
 
@@ -93,7 +99,10 @@ def survey(
         for m in maps
         if not _selected(m.name, globs)
     ]
-    return [m for m in maps if _selected(m.name, globs)], left
+    chosen = [m for m in maps if _selected(m.name, globs)]
+    if not chosen:
+        raise ValueError(f"layers={globs!r} leaves no layer to observe")
+    return chosen, left
 
 
 def _size(parameters: Iterable[nn.Parameter | None]) -> int:
@@ -178,7 +187,7 @@ class LayerMoments:
         self._weights: dict[str, tuple[Tensor, Tensor | None]] = {}
         self._owed: int | None = None
 
-    # -- collecting ------------------------------------------------------------------------------
+    # -- collecting ----------------------------------------------------------------------------
 
     def listen(self, on: bool) -> None:
         """Switch every tap on or off."""
@@ -190,8 +199,7 @@ class LayerMoments:
         self.batches = 0
         self._weights, self._owed = {}, None
         for tap, steady in zip(self.taps, self.steadiness, strict=True):
-            tap.stream.reset()
-            tap.calls = 0
+            tap.begin()
             steady.reset()
             if tap.map.kind != "embedding":
                 steady.begin(tap.map.weight())
@@ -209,6 +217,7 @@ class LayerMoments:
                     gradient = tap.map.gradient(p.grad)
                     steady.add(tap.map.weight(), gradient, *rates[p])
         self.batches += 1
+        self.scale.passes += 1  # also for those who call parts of the model, never the whole
 
     def end_of_probe_batch(
         self, gradients: Mapping[nn.Parameter, Tensor | None], gamma: float
@@ -248,7 +257,7 @@ class LayerMoments:
         ]
         return max(needed, default=1)
 
-    # -- counted work, in multiplications: reproducible where a clock is not -----------------------
+    # -- counted work, in multiplications: reproducible where a clock is not -------------------
 
     def training_work(self) -> float:
         """Multiply-adds of the observed maps in one training step (forward and backward)."""
@@ -272,14 +281,15 @@ class LayerMoments:
         """What decompositions cost beyond that; an eigendecomposition runs like 15 d³."""
         return sum(40.0 * (t.map.d_a**3 + t.map.d_b**3) for t in self.taps)
 
-    # -- reading -----------------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------
 
     @torch.no_grad()
     def read(
-        self, step: int, *, spectra: bool, decays: bool
+        self, step: int, *, exponents: bool, spectra: bool, decays: bool
     ) -> tuple[list[Measurement], Arrays, list[tuple[str, str]]]:
         """Measure the window that just ended, at the weights as they are now.
 
+        exponents: take (p, q), one decomposition a layer; spectra: take them and all the others.
         Returns the measurements, the arrays, and problems as (layer, message).
         """
         out: list[Measurement] = []
@@ -303,6 +313,9 @@ class LayerMoments:
                 out += steady.balance(label, W, decays=decays)
                 out += steady.cross(label, W, decays=decays)
                 self._read_map(tap, m, label, W, bias, out, arrays)
+                if exponents and not spectra:
+                    for label_, m_, c in self._pieces(tap, m, label, W, bias):
+                        out += exponent_readings(label_, m_, c.W, seed=self.seed)[0]
                 if spectra:
                     self._read_spectra(tap, m, label, W, bias, out, arrays)
                 else:
@@ -337,7 +350,7 @@ class LayerMoments:
             elif self.matrices:
                 arrays |= {(label.layer, q): a for q, a in _matrices(m, c, bias).items()}
             out += _shape(label_, c.W)
-            out += alignment_readings(label_, {"a": c.a, "b": c.b})
+            out += alignment_readings(label_, c.sides())
 
     def _read_spectra(
         self, tap: Tap, m: Moments, label: Label, W: Tensor, bias: Tensor | None,
@@ -363,7 +376,7 @@ class LayerMoments:
         return [
             label.value("width_b", tap.map.d_b),
             label.value("weight_norm2", float(W.square().sum())),
-            *alignment_readings(label, {"b": side}),
+            *alignment_readings(label, [("b", side)]),
             *permutation_readings(label, "b", side.M, generator),
         ]
 
@@ -400,7 +413,7 @@ def _shape(label: Label, W: Tensor) -> list[Measurement]:
 
 def _matrices(m: Moments, c: Canonical, bias: Tensor | None) -> dict[str, np.ndarray]:
     kept = {
-        "H_a": c.a.M[0], "G_b": c.b.M[1], "W": c.W,
+        "H_a": m.H / m.rows, "G_b": m.G / m.rows, "W": c.W,
         "mean_h_a": m.h_sum / m.rows, "mean_g_b": m.g_sum / m.rows,
     }  # fmt: skip
     if bias is not None:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,15 +41,16 @@ class Label:
         return self.value(quantity, e.value, e.stderr)
 
 
-def alignment_readings(label: Label, sides: Mapping[str, Side]) -> list[Measurement]:
+def alignment_readings(label: Label, sides: Iterable[tuple[str, Side]]) -> list[Measurement]:
     """The relations of each side in every variant, participation ratios, fitted FDT.
 
-    sides: `a` and `b`, or `b` alone for an output-only map.
+    sides: (`a`, side) and (`b`, side), or the latter alone for an output-only map; each is
+           dropped before the next is asked for.
     """
     out: list[Measurement] = []
     raw: dict[str, Forms] = {}
     effective = math.inf
-    for c, side in sides.items():
+    for c, side in sides:
         f, centred = alignment.forms(side)
         raw[c] = f
         out += _relations(label, c, f, centred)
@@ -115,20 +116,18 @@ def _trace_error(f: Forms, which: int) -> float:
     return infinitesimal_jackknife(psi, clusters=f.clusters, positions=f.positions).stderr
 
 
-def spectral_readings(
-    label: Label, m: Moments, c: Canonical, *, seed: int
-) -> tuple[list[Measurement], dict[str, np.ndarray]]:
-    """Exponents (p, q), ranks, spectra, the permutation null and a view of the six matrices."""
-    generator = torch.Generator().manual_seed(seed)
-    U, s, V = spectra.singular_basis(c.W)
-    H_a, G_b = c.a.M[alignment.H], c.b.M[alignment.G]
-    power_h = spectra.directional_power(H_a, V)
-    power_g = spectra.directional_power(G_b, U)
-    squares_h = (m.kept_h.double() @ V).square().mean(1)
-    squares_g = (m.kept_g.double() @ U).square().mean(1)
+def exponent_readings(
+    label: Label, m: Moments, W: Tensor, *, seed: int
+) -> tuple[list[Measurement], dict[str, Tensor]]:
+    """Exponents (p, q) and the ranks of W: one decomposition of W."""
+    U, s, V = spectra.singular_basis(W)
+    power_h = spectra.directional_power(m.H, V) / m.rows
+    power_g = spectra.directional_power(m.G, U) / m.rows
     fit = spectra.fit_exponents(
-        s, power_h, power_g, samples=m.clusters, squares_h=squares_h, squares_g=squares_g,
-        generator=generator,
+        s, power_h, power_g, samples=m.clusters,
+        squares_h=(m.kept_h @ V.to(m.H.dtype)).square().mean(1),
+        squares_g=(m.kept_g @ U.to(m.G.dtype)).square().mean(1),
+        generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
     out = [
         label.value("exponent_p", fit.p, fit.p_stderr),
@@ -138,23 +137,26 @@ def spectral_readings(
         label.value("rank_W", int(spectra.numerical_rank(s, 0.01))),
         label.value("entropy_rank_Z", float(spectra.entropy_rank(s.square()))),
     ]
-    eigen = {f"spectrum_{name}": _eigenvalues(M) for name, M in _sampled(c)}
-    H_b = eigen["spectrum_H_b"]
+    return out, {"singular_values": s, "power_H_a": power_h, "power_G_b": power_g}
+
+
+def spectral_readings(
+    label: Label, m: Moments, c: Canonical, *, seed: int
+) -> tuple[list[Measurement], dict[str, np.ndarray]]:
+    """Exponents, ranks, spectra, the permutation null and a view of the six matrices."""
+    out, arrays = exponent_readings(label, m, c.W, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    views = []
+    for name, side in c.sides():
+        for matrix, M in (("H", side.M[alignment.H]), ("G", side.M[alignment.G])):
+            arrays[f"spectrum_{matrix}_{name}"] = _eigenvalues(M)
+        out += permutation_readings(label, name, side.M, generator)
+        views.append(view(side.M))
+    H_b = arrays["spectrum_H_b"]
     out.append(label.value("rank_H_b", int(spectra.numerical_rank(H_b, 1e-4)), math.nan))
     out.append(label.value("entropy_rank_H_b", float(spectra.entropy_rank(H_b)), math.nan))
-    for side, name in ((c.a, "a"), (c.b, "b")):
-        out += permutation_readings(label, name, side.M, generator)
-    arrays = {
-        "singular_values": s, "power_H_a": power_h, "power_G_b": power_g, **eigen,
-        "view": view(c.a.M, c.b.M),
-    }  # fmt: skip
+    arrays["view"] = torch.cat(views)
     return out, {k: v.float().cpu().numpy() for k, v in arrays.items()}
-
-
-def _sampled(c: Canonical) -> Iterator[tuple[str, Tensor]]:
-    for side, name in ((c.a, "a"), (c.b, "b")):
-        yield f"H_{name}", side.M[alignment.H]
-        yield f"G_{name}", side.M[alignment.G]
 
 
 def _eigenvalues(M: Tensor) -> Tensor:
@@ -179,17 +181,14 @@ def permutation_readings(
         yield label.value(f"{name}_{c}_permutation", bar, math.nan)
 
 
-def view(side_a: Tensor, side_b: Tensor) -> Tensor:
-    """(6, k, k) H G Z of both sides for k evenly spaced neurons, each matrix over its largest
-    diagonal entry: what a person looks at.
+def view(M: Tensor) -> Tensor:
+    """(3, k, k) H G Z of one side for k evenly spaced neurons, each matrix over its largest
+    diagonal entry: what a person looks at. NaN beyond a layer of fewer than k neurons.
     """
-    shown = []
-    for M in (side_a, side_b):
-        d = M.shape[-1]
-        pick = torch.linspace(0, d - 1, min(d, VIEW), device=M.device).round().long()
-        block = M[:, pick][:, :, pick]
-        top = M.diagonal(dim1=1, dim2=2).amax(1).clamp_min(torch.finfo(M.dtype).tiny)
-        padded = block.new_full((3, VIEW, VIEW), math.nan)
-        padded[:, : len(pick), : len(pick)] = (block / top[:, None, None]).clamp(-1, 1)
-        shown.append(padded)
-    return torch.cat(shown)
+    d = M.shape[-1]
+    pick = torch.linspace(0, d - 1, min(d, VIEW), device=M.device).round().long()
+    top = M.diagonal(dim1=1, dim2=2).amax(1).clamp_min(torch.finfo(M.dtype).tiny)
+    block = M[:, pick][:, :, pick] / top[:, None, None]
+    padded = block.new_full((3, VIEW, VIEW), math.nan)
+    padded[:, : len(pick), : len(pick)] = block.clamp(-1, 1)
+    return padded

@@ -54,9 +54,9 @@ class Steadiness:
         """One mini-batch: ∂L/∂W as the optimiser is about to use it, (d_b, d_a)."""
         gradient, W = gradient.float(), W.float()
         which = len(self._scalars) % 2
-        if which == len(self._halves):
+        if gamma > 0 and which == len(self._halves):
             self._halves.append(gradient.clone())
-        else:
+        elif gamma > 0:
             self._halves[which] += gradient
         w, g = W.reshape(-1), gradient.reshape(-1)  # dot products: no temporary of W's size
         self._scalars.append(torch.stack([w.dot(g), g.dot(g), w.dot(w)]))
@@ -88,7 +88,7 @@ class Steadiness:
     @torch.no_grad()
     def cross(self, label: Label, W: Tensor, *, decays: bool) -> Iterator[Measurement]:
         """Distance of the mean gradient from −γW, seen from both sides of W."""
-        if self._scalars and decays and self._rates[-1][1] > 0:
+        if self._halves and decays and self._rates[-1][1] > 0:
             yield from self._cross(label, W.float(), self._rates[-1][1])
 
     def _cross(self, label: Label, W: Tensor, gamma: float) -> Iterator[Measurement]:

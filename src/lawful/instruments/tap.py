@@ -49,6 +49,7 @@ class Scale:
         enabled = scaler is not None and getattr(scaler, "is_enabled", lambda: True)()
         self.scaler = scaler if enabled else None
         self.batch: int | None = None
+        self.passes = 0  # forward passes of the model: calls within one share their samples
 
     def prepare(self, device: torch.device) -> None:
         """Let the scaler make its factor now: its first use would do the same."""
@@ -89,7 +90,7 @@ class Tap:
         # The tensors of an attention module are brought to samples first before we see them.
         self.batch_dim = 0 if map.kind == "attention" else batch_dim
         self.active = False
-        self.calls = 0
+        self._latest: tuple[int, int] | None = None
         self.problem = ""
         self.sampled = False
         self.ever = False
@@ -117,7 +118,7 @@ class Tap:
         self._check(h, see(cut(y.detach())))
         if self._unguarded(x):
             h = h.clone()
-        version, done = h._version, False
+        version, of_pass, done = h._version, self.scale.passes, False
 
         def on_gradient(g: Tensor) -> None:
             nonlocal done
@@ -127,7 +128,7 @@ class Tap:
             with self._harmless():
                 if h._version != version:
                     raise ValueError("its input was overwritten in place before the backward pass")
-                self.take(h, see(cut(g.detach())))
+                self.take(h, see(cut(g.detach())), of_pass)
 
         y.register_hook(on_gradient)
 
@@ -146,8 +147,11 @@ class Tap:
             self.problem = str(error) if told else f"{type(error).__name__}: {error}"
 
     @torch.no_grad()
-    def take(self, h: Tensor, g: Tensor) -> None:
-        """Add one call's rows: h as it went in, g as autograd gave it."""
+    def take(self, h: Tensor, g: Tensor, of_pass: int = 0) -> None:
+        """Add one call's rows: h as it went in, g as autograd gave it.
+
+        of_pass: the forward pass it was part of; the samples of one pass are the same.
+        """
         with torch.autocast(g.device.type, enabled=False):
             batch = None if unbatched(self.map, g) else self.scale.batch
             clusters, T = positions(self.map, g, batch, self.batch_dim)
@@ -163,12 +167,21 @@ class Tap:
                 return  # the scale was too large: the scaler passes this batch over, and so do we
             if self.normalise:
                 x, y = normalised(x), normalised(y)
-            self.stream.update(x, y)
-            self.calls += 1
+            size = (of_pass, len(x))
+            self.stream.update(x, y, again=self._latest == size)
+            self._latest = size
             self.ever = True
 
+    def begin(self) -> None:
+        """Start from zero."""
+        self.stream.reset()
+        self._latest = None
+
     def _trace(self, h: Tensor, y: Tensor) -> None:
-        """Inside a compiled graph: in-place sums, every position, no branch on data."""
+        """Inside a compiled graph: in-place sums, every position, no branch on data.
+
+        Here several calls in one pass count as samples of their own.
+        """
         batch = None if unbatched(self.map, y) else self.scale.batch
         x = _wide(self._rows_of_h(self.map, h, batch, None, self.batch_dim))
 
@@ -241,6 +254,8 @@ class Hooks:
         self._handles = []
 
     def _batch_size(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if not torch.compiler.is_compiling():
+            self.scale.passes += 1
         for value in (*args, *kwargs.values()):
             if isinstance(value, Tensor) and value.dim() > 0:
                 self.scale.batch = value.shape[min(self.batch_dim, value.dim() - 1)]

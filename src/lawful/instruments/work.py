@@ -1,0 +1,103 @@
+"""What measuring costs, by the clock and in counted multiplications, and whether to go on.
+
+A schedule with a share keeps measuring under that share of the work of training. Counted work
+is reproducible: it knows only the shapes of the layers and the rows of a batch. The clock
+(`budget`) knows the machine.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+from ..schedule import Schedule
+from .layers import LayerMoments
+
+
+class Work:
+    """What measuring has cost, by the clock and in counted multiplications."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.planned = 1
+        self._spent = self._counted = self._spectral = 0.0
+        self._per_step = self._window = 0.0
+        self._steps: list[float] = []
+        self._started = self._mark = time.perf_counter()
+        self._inside = 0.0
+        self._readings = 0
+
+    def start(self) -> None:
+        self._started = self._mark = time.perf_counter()
+
+    def timing(self) -> Clock:
+        return Clock(self)
+
+    def stepped(self, *, measured: bool) -> None:
+        """One optimiser step went by: what it took beyond a plain one was ours."""
+        now = time.perf_counter()
+        took, self._mark = now - self._mark - self._inside, now
+        self._inside = 0.0
+        if not measured:
+            self._steps = [*self._steps[-30:], took]
+        elif self._steps:
+            self._spent += max(0.0, took - statistics.median(self._steps))
+
+    def overhead(self) -> float:
+        """Share of the time since the start that went into measuring."""
+        elapsed = time.perf_counter() - self._started
+        return self._spent / elapsed if elapsed > 0 else 0.0
+
+    def batch(self, layers: LayerMoments, count: int) -> None:
+        self._per_step = layers.training_work()
+        self._counted += layers.batch_work()
+        self.planned = max(self.planned, layers.batches_needed())
+
+    def read(self, layers: LayerMoments, *, spectra: bool) -> None:
+        self._readings += 1
+        self._counted += layers.reading_work()
+        if spectra:
+            self._spectral += layers.spectral_work()
+        self._window = self._spent / self._readings
+
+    @property
+    def first(self) -> bool:
+        """Whether the coming reading is the first."""
+        return self._readings == 0
+
+    def affords(self, layers: LayerMoments, step: int) -> bool:
+        """Whether a window may open; the first always may."""
+        if self.schedule.share is None or self.first:
+            return True
+        if self.schedule.timed:
+            elapsed = time.perf_counter() - self._started
+            return self._spent + self._window <= self.schedule.share * elapsed
+        cost = self.planned * layers.batch_work() + layers.reading_work()
+        return self._counted + cost <= 2 / 3 * self.schedule.share * step * self._per_step
+
+    def affords_spectra(self, layers: LayerMoments, step: int) -> bool:
+        """Decompositions: always, or within a share of the work.
+
+        The last reading's are taken in any case, when the run ends; their cost is set aside.
+        """
+        if self.schedule.timed:
+            return self.overhead() < self.schedule.share / 2  # type: ignore[operator]
+        if self.schedule.share is None and self.schedule.consecutive:
+            return True
+        share = (self.schedule.share or 0.06) / 3
+        return self._spectral + 2 * layers.spectral_work() <= share * step * self._per_step
+
+
+class Clock:
+    """Counts the time inside as spent on measuring."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+
+    def __enter__(self) -> None:
+        self.begin = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        took = time.perf_counter() - self.begin
+        self.work._spent += took
+        self.work._inside += took

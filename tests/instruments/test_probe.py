@@ -1,0 +1,224 @@
+"""A probe measures at fixed weights and leaves everything as it was."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lawful.instruments.layers import LayerMoments, survey
+from lawful.instruments.probe import Probe, Wants, run_probe, undisturbed
+from lawful.instruments.tap import Scale
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3)
+    )
+
+
+def data(n: int = 40) -> tuple[Tensor, Tensor]:
+    return torch.randn(n, 6), torch.randint(3, (n,))
+
+
+def batches(size: int = 10) -> list[tuple[Tensor, Tensor]]:
+    x, y = data()
+    return list(zip(x.split(size), y.split(size), strict=True))
+
+
+def watch(model: nn.Module) -> LayerMoments:
+    return LayerMoments(
+        model, survey(model, "*")[0], Scale("mean", 1), heads={}, rows=1.0, seed=0,
+        batch_dim=0, normalise=False, matrices=False,
+    )  # fmt: skip
+
+
+def probed(
+    model: nn.Module, probe: Probe, wants: Wants | None = None
+) -> tuple[LayerMoments, dict[tuple[str, str], float], list[str]]:
+    layers = watch(model)
+    out, problems = run_probe(probe, model, layers, wants or Wants(), gamma=0.0, seed=0)
+    return layers, {(m.layer, m.quantity): m.value for m in out}, problems
+
+
+def everything(model: nn.Module) -> list[Any]:
+    return [
+        *(v.clone() for v in model.state_dict().values()),
+        *(None if p.grad is None else p.grad.clone() for p in model.parameters()),
+        torch.get_rng_state(),
+        torch.from_numpy(np.random.get_state()[1].astype(np.int64)),  # noqa: NPY002
+        torch.tensor(random.getstate()[1]),
+        torch.tensor([m.training for m in model.modules()]),
+    ]
+
+
+def equal(a: list[Any], b: list[Any]) -> bool:
+    return all(x is y is None or torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize("wants", [Wants(), Wants(collapse=True, ansatz=True)])
+def test_everything_is_as_before(mode: str, wants: Wants) -> None:
+    model = net()
+    F.cross_entropy(model(data()[0]), data()[1]).backward()
+    model[1].eval()  # a mode of its own, to be found again
+    generator = torch.Generator().manual_seed(5)
+    loader = DataLoader(TensorDataset(*data()), batch_size=8, shuffle=True, generator=generator)
+
+    def noisy(output: Tensor, y: Tensor) -> Tensor:
+        np.random.rand()  # noqa: NPY002
+        random.random()
+        return F.cross_entropy(output, y)
+
+    before, shuffling = everything(model), generator.get_state()
+    layers, _, problems = probed(model, Probe(loader, noisy, mode), wants)
+    assert problems == []
+    assert layers.taps[0].stream.rows == 40
+    assert equal(before, everything(model))
+    assert torch.equal(shuffling, generator.get_state())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_everything_is_as_before_also_after_an_error() -> None:
+    model, given = net(), batches()
+    before = everything(model)
+
+    def broken(output: Tensor, y: Tensor) -> Tensor:
+        raise RuntimeError("a bug of the user's")
+
+    with pytest.raises(RuntimeError, match="a bug of the user's"):
+        probed(model, Probe(given, broken, "train"))
+    assert equal(before, everything(model))
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_buffer_that_is_replaced_is_put_back() -> None:
+    class Average(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+            return x - self.mean
+
+    model = Average()
+    buffer = model.mean
+    with undisturbed(model, "train"):
+        model(torch.ones(4, 6))
+        assert model.mean is not buffer
+    assert model.mean is buffer
+    assert torch.equal(buffer, torch.zeros(6))
+
+
+@pytest.mark.parametrize("size", [10, 7, 40])
+def test_the_moments_are_those_of_all_samples_together(size: int) -> None:
+    """Against one sample at a time, in evaluation mode, whatever the batches."""
+    model = net()
+    given = batches(size)
+    layers, values, _ = probed(model, Probe(given, F.cross_entropy))
+    model.eval()
+    g, losses = [], []
+    for x, y in given:
+        for i in range(len(x)):
+            out = model(x[i : i + 1])
+            loss = F.cross_entropy(out, y[i : i + 1])
+            g.append(torch.autograd.grad(loss, out)[0])
+            losses.append(loss.item())
+    G = torch.cat(g).T @ torch.cat(g)
+    torch.testing.assert_close(layers.taps[-1].stream.moments().G, G)
+    assert values["", "loss"] == pytest.approx(np.mean(losses))
+
+
+def test_inputs_as_tuple_and_dict() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(6, 3)
+
+        def forward(self, a: Tensor, b: Tensor) -> dict[str, Tensor]:
+            return {"logits": self.fc(a + b)}
+
+    model, (x, y) = Two(), data()
+
+    def loss(output: dict[str, Tensor], y: Tensor) -> Tensor:
+        return F.cross_entropy(output["logits"], y)
+
+    for inputs in ((x, x), [x, x], {"a": x, "b": x}):
+        layers, _, problems = probed(
+            model, Probe([(inputs, y)], loss), Wants(collapse=True, ansatz=True)
+        )
+        assert problems == []
+        assert layers.taps[0].stream.rows == 40
+
+
+def test_a_compiled_model_is_probed_as_it_is_written() -> None:
+    model = net()
+    model.compile(backend="eager")
+    x, y = data()
+    model(x)
+    layers, _, problems = probed(model, Probe([(x, y)], F.cross_entropy))
+    assert problems == []
+    assert layers.taps[0].stream.rows == 40
+
+
+def test_an_empty_probe_says_so() -> None:
+    assert probed(net(), Probe([], F.cross_entropy))[2] == [
+        "the probe gave no batch: nothing was measured"
+    ]
+
+
+def test_a_frozen_model_says_so() -> None:
+    problems = probed(net().requires_grad_(False), Probe(batches(), F.cross_entropy))[2]
+    assert "no parameter of the model is trained" in problems[0]
+
+
+def test_a_loss_that_is_not_finite_says_so() -> None:
+    x, y = data()
+    problems = probed(net(), Probe([(x * torch.nan, y)], F.cross_entropy))[2]
+    assert problems == ["the probe's loss is nan"]
+
+
+@pytest.mark.parametrize(
+    ("given", "loss", "message"),
+    [
+        ([(1, 2, 3)], F.cross_entropy, "batches are pairs"),
+        ([torch.zeros(2, 6)], F.cross_entropy, "batches are pairs"),
+        (batches(), lambda o, y: F.cross_entropy(o, y, reduction="none"), "must be one number"),
+        (batches(), lambda o, y: 1.0, "must be one number"),
+    ],
+)
+def test_batches_and_losses_of_the_wrong_form(given: Any, loss: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        probed(net(), Probe(given, loss))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((batches(), F.cross_entropy, "test"), "choose 'eval' or 'train'"),
+        ((batches(), 3.0), "must be a function"),
+        ((iter(batches()), F.cross_entropy), "give a list or a loader"),
+        ((3, F.cross_entropy), "give a list or a loader"),
+    ],
+)
+def test_probes_that_cannot_be(arguments: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Probe(*arguments)
+
+
+def test_collapse_and_ansatz_are_read_when_asked_for() -> None:
+    _, values, _ = probed(net(), Probe(batches(), F.cross_entropy), Wants(True, True))
+    assert {q for layer, q in values if layer == "4"} == {
+        "classes", "nc1", "nc2_norm", "nc2_angle", "nc3", "nc4", "nfa", "nfa_sqrt", "nfa_haar",
+    }  # fmt: skip
+    assert values["", "accuracy"] == 1 - values["", "train_error"]
+    plain = probed(net(), Probe(batches(), F.cross_entropy))[1]
+    assert set(plain) == {("", "loss")}
