@@ -2,8 +2,9 @@
 
     settings → run → record;   band:  low ≤ read(record) ≤ high
 
-The bands are written down in the experiment's file before anything is run. An experiment may
-sweep one setting: it then leaves one run a value, each a complete run of its own.
+A band guards against change; it is a prediction only where the experiment's file names a source
+for it. The others were set from trial runs, and the file says so. An experiment may sweep one
+setting: it then leaves one run a value, each a complete run of its own.
 """
 
 from __future__ import annotations

@@ -125,7 +125,41 @@ def verdict_table(verdicts: Sequence[Verdict]) -> RenderableType:
         name = Text(f"{v.law}\n", style="bold").append(layer_name(v.layer), style="not bold dim")
         finding = Text(_numbers(v), style="").append(f"\n{v.sentence}", style="dim")
         table.add_row(Text(f"{look.sign} {v.status}", style=look.style), name, finding)
-    return Group(table, Text(), tally_line(verdicts))
+    return Group(table, Text(), verdict_map(verdicts), Text(), tally_line(verdicts))
+
+
+def verdict_map(verdicts: Sequence[Verdict]) -> RenderableType:
+    """Laws down, layers across, one sign a verdict: the whole run at a glance."""
+    laws = list(dict.fromkeys(v.law for v in verdicts))
+    layers = list(dict.fromkeys(v.layer for v in verdicts))
+    at = {(v.law, v.layer): status(v.status) for v in verdicts}
+    maps: list[RenderableType] = []
+    for some in _columns(layers):
+        table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+        table.add_column("", no_wrap=True)
+        for layer in some:
+            table.add_column(layer_name(layer), justify="center", overflow="ellipsis", no_wrap=True)
+        for law in laws:
+            looks = [at.get((law, layer)) for layer in some]
+            if any(looks):
+                cells = [Text(k.sign, style=k.style) if k else Text(" ") for k in looks]
+                table.add_row(law, *cells)
+        maps.append(table)
+    return Group(*maps)
+
+
+def _columns(layers: Sequence[str], width: int = 60) -> list[list[str]]:
+    """Layers in groups whose names fit side by side."""
+    groups: list[list[str]] = [[]]
+    room = width
+    for layer in layers:
+        need = min(len(str(layer_name(layer))), 24) + 1
+        if groups[-1] and need > room:
+            groups.append([])
+            room = width
+        groups[-1].append(layer)
+        room -= need
+    return groups
 
 
 def tally_line(verdicts: Sequence[Verdict]) -> Text:

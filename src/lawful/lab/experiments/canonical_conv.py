@@ -5,9 +5,10 @@ two linear maps, cross-entropy, SGD with η = 0.05, batch 32, γ = 0.01. A convo
 a linear map on unfolded patches; ∂ℓ/∂W then sums over positions, so the theorem's rank-one
 argument does not cover it.
 
-Expected: the linear maps after pooling align more than the convolutions, and centred more than
-raw (the mean of a ReLU layer fills its second moment): centred RGA_b of fc1 at least 0.5, of
-conv1 below that of fc1; GWA_a of fc1 at least 0.8. About 30 seconds.
+Expected (bands set from trial runs with seed 0): the linear maps after pooling align more than
+the convolutions, and centred more than raw (the mean of a ReLU layer fills its second moment):
+centred RGA_b of fc1 at least 0.5, of conv1 below that of fc1; GWA_a of fc1 at least 0.8. About 30
+seconds.
 
 `scale=paper` is a ResNet-18 on CIFAR-10 with a hidden map before the output: the published
 claim is α > 0.7 for all six relations in those two maps. Optimiser settings were not published.

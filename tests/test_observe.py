@@ -1,0 +1,702 @@
+"""The public door: a run is recorded, never changed, and no failure of ours stops it."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import lawful
+from lawful import LawfulWarning, RecordError, open_run
+from lawful.record import RunWriter
+
+Batch = tuple[Tensor, Tensor]
+
+
+def noisy_net() -> nn.Module:
+    """Everything that has a state: dropout, batch statistics, attention, a shared weight."""
+    torch.manual_seed(1)
+    return Noisy()
+
+
+class Noisy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv1d(2, 8, 3, padding=1), nn.BatchNorm1d(8)
+        self.att = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.2, batch_first=True)
+        self.drop, self.head = nn.Dropout(0.3), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.conv(x)), inplace=True).transpose(1, 2)
+        return self.head(self.drop(self.att(x)).mean(1))
+
+
+def net(d: int = 8) -> nn.Sequential:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(6, d), nn.ReLU(), nn.Linear(d, 3))
+
+
+def batches(count: int, n: int = 16) -> Iterator[Batch]:
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(count):
+        yield (
+            torch.randn(n, 6, generator=generator),
+            torch.randint(3, (n,), generator=generator),
+        )
+
+
+def step(
+    model: Callable[..., Any], optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor
+) -> float:
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def sgd(model: nn.Module, lr: float = 0.05) -> torch.optim.SGD:
+    return torch.optim.SGD(model.parameters(), lr=lr, weight_decay=1e-3)
+
+
+def hooks(model: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+# -- passivity ------------------------------------------------------------------------------------
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
+    "momentum": lambda p: torch.optim.SGD(
+        p, lr=0.1, momentum=0.9, weight_decay=1e-3, nesterov=True
+    ),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01),
+}
+
+
+def state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Everything that a run could have been changed in, to be compared bit by bit."""
+    out: dict[str, Any] = {f"state {k}": v for k, v in model.state_dict().items()}
+    out |= {f"gradient {k}": p.grad for k, p in model.named_parameters()}
+    for i, (_, values) in enumerate(optimizer.state.items()):
+        out |= {f"optimizer {i} {k}": torch.as_tensor(v) for k, v in values.items()}
+    out["torch"] = torch.get_rng_state()
+    out["numpy"] = torch.from_numpy(np.random.get_state()[1].astype(np.int64))  # noqa: NPY002
+    out["python"] = torch.tensor(random.getstate()[1])
+    out["modes"] = torch.tensor([m.training for m in model.modules()])
+    return out
+
+
+def train(
+    kind: str, amp: str, accumulation: int, watch: Callable[..., AbstractContextManager[Any]]
+) -> dict[str, Any]:
+    """Two epochs of a plain loop, observed or not: `watch(model, optimizer, scaler, loader)`."""
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    random.seed(0)
+    data = TensorDataset(torch.randn(48, 2, 5), torch.randint(3, (48,)))
+    loader = DataLoader(data, batch_size=8, shuffle=True)
+    model = noisy_net()
+    optimizer = OPTIMIZERS[kind](model.parameters())
+    scaler = torch.amp.GradScaler("cpu", enabled=amp == "scaler", init_scale=2.0**40)
+    losses = []
+    with watch(model, optimizer, scaler, loader):
+        for i, (x, y) in enumerate(batch for _ in range(2) for batch in loader):
+            x = x + 0.01 * float(np.random.rand()) + 0.01 * random.random()  # noqa: NPY002
+            with torch.autocast("cpu", torch.bfloat16, enabled=amp != "no"):
+                loss = F.cross_entropy(model(x), y) / accumulation
+            scaler.scale(loss).backward()
+            losses.append(loss.item())
+            if (i + 1) % accumulation == 0:
+                scaler.step(optimizer)
+                scaler.update()
+                if i < 10:  # the last gradients stay, to be compared
+                    optimizer.zero_grad()
+    return state(model, optimizer) | {"losses": torch.tensor(losses)}
+
+
+@pytest.mark.parametrize("source", ["stream", "probe"])
+@pytest.mark.parametrize(
+    ("kind", "amp", "accumulation"),
+    [
+        ("sgd", "no", 1),
+        ("momentum", "no", 3),
+        ("adam", "no", 1),
+        ("adamw", "autocast", 2),
+        ("momentum", "autocast", 1),
+        ("sgd", "scaler", 1),
+        ("adam", "scaler", 2),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::lawful.LawfulWarning")
+def test_the_run_is_the_same_to_the_bit(
+    source: str, kind: str, amp: str, accumulation: int, tmp_path: Path
+) -> None:
+    def watch(
+        model: nn.Module, optimizer: Any, scaler: Any, loader: DataLoader
+    ) -> AbstractContextManager[Any]:
+        return lawful.observe(
+            model,
+            tmp_path / "run",
+            ["canonical", "collapse", "feature_ansatz"] if source == "probe" else "canonical",
+            optimizer=optimizer,
+            schedule=lawful.every(2),
+            window=2.0,
+            accumulation=accumulation,
+            scaler=scaler,
+            keep="matrices",
+            probe=lawful.Probe(loader, F.cross_entropy, "train") if source == "probe" else None,
+        )
+
+    plain = train(kind, amp, accumulation, lambda *_: nullcontext())
+    observed = train(kind, amp, accumulation, watch)
+    assert plain.keys() == observed.keys()
+    for name, value in plain.items():
+        same = value is observed[name] is None or torch.equal(value, observed[name])
+        assert same or bool(value.isnan().any()), name
+    assert not open_run(tmp_path / "run").table(layer="head", quantity="rga_b").empty
+
+
+def test_hooks_are_there_on_measured_steps_only(tmp_path: Path) -> None:
+    model, there = noisy_net(), []
+    optimizer = sgd(model)
+    with lawful.observe(
+        model, tmp_path / "run", optimizer=optimizer, schedule=lawful.every(3), window=0.1
+    ):
+        for _ in range(8):
+            there.append(hooks(model) > 0)
+            step(model, optimizer, torch.randn(4, 2, 5), torch.randint(3, (4,)))
+    assert there == [True, False, False, True, False, False, True, False]
+    assert hooks(model) == 0
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
+
+
+def test_an_optimizer_found_on_its_own_leaves_no_hook_behind(tmp_path: Path) -> None:
+    from torch.optim import optimizer as of_torch
+
+    before = len(of_torch._global_optimizer_pre_hooks), len(of_torch._global_optimizer_post_hooks)
+    model, other = net(), net()
+    mine, theirs = sgd(model), sgd(other)
+    with lawful.observe(model, tmp_path / "run", schedule=lawful.every(1)) as observation:
+        for x, y in batches(3):
+            step(other, theirs, x, y)
+            step(model, mine, x, y)
+        assert observation.step == 3
+        assert observation.run.manifest["optimizer"]["class"] == "SGD"
+    after = len(of_torch._global_optimizer_pre_hooks), len(of_torch._global_optimizer_post_hooks)
+    assert before == after
+
+
+def test_updates_by_hand_are_counted_when_told(tmp_path: Path) -> None:
+    model = net()
+    with lawful.observe(model, tmp_path / "run", schedule=lawful.every(1), window=1.0) as seen:
+        for x, y in batches(3):
+            F.cross_entropy(model(x), y).backward()
+            seen.advance()
+            for p in model.parameters():
+                p.data.sub_(0.1 * p.grad)
+                p.grad = None
+    assert open_run(tmp_path / "run").table(layer="0", quantity="rga_b").step.tolist() == [0, 1, 2]
+
+
+# -- compiled models ------------------------------------------------------------------------------
+
+
+class Compiled:
+    """A small run with a compiled model, its matrices and the number of graph breaks."""
+
+    def __init__(self, out: Path | None, how: str, backend: str, *, scaled: bool = False) -> None:
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        self.model: nn.Module = net()
+        optimizer = sgd(self.model)
+        scaler = torch.amp.GradScaler("cpu", enabled=scaled, init_scale=2.0**127)
+        called = self.model
+        if how == "wrapped":
+            called = torch.compile(self.model, backend=backend)
+        elif how == "in place":
+            self.model.compile(backend=backend)
+        elif how == "one layer":
+            self.model[2] = torch.compile(self.model[2], backend=backend)
+        watch: AbstractContextManager[Any] = nullcontext()
+        if out is not None:
+            watch = lawful.observe(
+                called, out, optimizer=optimizer, schedule=lawful.at([0, 3, 6]), window=1.0,
+                keep="matrices", scaler=scaler,
+            )  # fmt: skip
+        given = list(batches(9))
+        given[3] = given[3][0][:11], given[3][1][:11]  # another batch size
+        self.skipped = 0
+        with watch:
+            for x, y in given:
+                optimizer.zero_grad()
+                scaler.scale(F.cross_entropy(called(x), y)).backward()
+                scaler.step(optimizer)
+                before = scaler.get_scale()
+                scaler.update()
+                self.skipped += scaler.get_scale() < before
+        self.breaks = dict(torch._dynamo.utils.counters["graph_break"])
+        self.state = self.model.state_dict()
+
+
+def matrices(out: Path) -> dict[tuple[str, int, str], np.ndarray]:
+    run = open_run(out)
+    return {
+        (layer[0], s, q): run.array(q, layer=layer, step=s)
+        for layer in run.layers
+        for q in ("H_a", "G_b")
+        for s in run.array_steps(q, layer)
+    }
+
+
+@pytest.mark.parametrize(
+    ("how", "backend"),
+    [
+        ("wrapped", "aot_eager"),
+        ("in place", "aot_eager"),
+        ("one layer", "eager"),
+        pytest.param("wrapped", "inductor", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_run_is_observed_without_a_graph_break(
+    how: str, backend: str, tmp_path: Path
+) -> None:
+    plain = Compiled(None, how, backend)
+    eager = Compiled(tmp_path / "eager", "eager", backend)
+    compiled = Compiled(tmp_path / "compiled", how, backend)
+    assert compiled.breaks == {}
+    for mine, theirs in zip(compiled.state.values(), plain.state.values(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    for mine, theirs in zip(compiled.state.values(), eager.state.values(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    want, got = matrices(tmp_path / "eager"), matrices(tmp_path / "compiled")
+    assert {s for _, s, _ in want} == {0, 3, 6}
+    assert want.keys() == got.keys()
+    for key in want:
+        np.testing.assert_allclose(got[key], want[key], rtol=1e-3, atol=1e-7, err_msg=str(key))
+    for layer in open_run(tmp_path / "compiled").layers:
+        counts = open_run(tmp_path / "compiled").series("clusters", layer).value
+        assert counts.tolist() == [16, 11, 16]
+    unobserved = open_run(tmp_path / "compiled").manifest["unobserved"]
+    assert unobserved == []
+
+
+def test_a_compiled_run_with_a_scaler(tmp_path: Path) -> None:
+    """The first scales overflow: those batches are passed over by the scaler and by us."""
+    compiled = Compiled(tmp_path / "run", "wrapped", "aot_eager", scaled=True)
+    assert compiled.breaks == {}
+    assert compiled.skipped > 0
+    run = open_run(tmp_path / "run")
+    assert run.events().empty
+    for value in matrices(tmp_path / "run").values():
+        assert np.isfinite(value).all()
+    got = run.array("G_b", layer="2", step=0)
+    model = net()
+    x, y = list(batches(compiled.skipped + 1))[-1]
+    g = torch.autograd.grad(F.cross_entropy(out := model(x), y, reduction="sum"), out)[0]
+    np.testing.assert_allclose(got, (g.T @ g / len(g)).numpy(), rtol=1e-4, atol=1e-6)
+
+
+# -- AMP ------------------------------------------------------------------------------------------
+
+
+def test_batches_that_overflow_do_not_poison_a_window(tmp_path: Path) -> None:
+    model = net()
+    optimizer = sgd(model, lr=0.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    given = list(batches(12))
+    with lawful.observe(
+        model, tmp_path / "run", optimizer=optimizer, schedule=lawful.at([0]), window=8.0,
+        keep="matrices", scaler=scaler,
+    ):  # fmt: skip
+        sizes, whole = [], []
+        for x, y in given:
+            optimizer.zero_grad()
+            scale = scaler.get_scale()
+            scaler.scale(F.cross_entropy(model(x), y)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            (whole if scaler.get_scale() >= scale else sizes).append((x, y))
+    assert sizes
+    x, y = (torch.cat(t) for t in zip(*whole[:4], strict=True))
+    out = model(x)
+    g = torch.autograd.grad(F.cross_entropy(out, y, reduction="sum"), out)[0]
+    run = open_run(tmp_path / "run")
+    got = run.array("G_b", layer="2", step=0)
+    assert run.at("samples", "2").value == 64
+    assert run.events().empty
+    np.testing.assert_allclose(got, (g.T @ g / len(g)).numpy(), rtol=1e-4)
+
+
+# -- schedules ------------------------------------------------------------------------------------
+
+
+def recorded(
+    tmp_path: Path, schedule: lawful.Schedule, steps: int, n: int = 16, **options: Any
+) -> lawful.Run:
+    model = net()
+    optimizer = sgd(model)
+    with lawful.observe(model, tmp_path / "run", optimizer=optimizer, schedule=schedule, **options):
+        for x, y in batches(steps, n):
+            step(model, optimizer, x, y)
+    return open_run(tmp_path / "run")
+
+
+def table(run: lawful.Run, quantity: str, layer: str = "2") -> list[tuple[int, int]]:
+    series = run.series(quantity, layer)
+    return [(int(s), int(v)) for s, v in series.value.items()]
+
+
+def test_every_step(tmp_path: Path) -> None:
+    """16·d = 128 rows are 8 batches of 16; the last window, half full, is closed at the end."""
+    run = recorded(tmp_path, lawful.every(1), 20)
+    assert table(run, "samples") == [(7, 128), (15, 128), (20, 64)]
+    assert run.at("required_samples", "2").value == 128
+    assert run.at("drift", "2", 7).value > 0
+
+
+def test_every_third_step(tmp_path: Path) -> None:
+    run = recorded(tmp_path, lawful.every(3), 30)
+    assert table(run, "samples") == [(21, 128), (30, 32)]
+
+
+def test_log_spaced_windows_close_when_the_next_one_opens(tmp_path: Path) -> None:
+    """4·d = 32 rows are two batches, where there is room for two."""
+    run = recorded(tmp_path, lawful.log_spaced(6, last=100), 120)
+    assert table(run, "samples") == [(0, 16), (1, 32), (3, 32), (10, 32), (32, 32), (100, 32)]
+    assert {v for _, v in table(run, "required_samples")} == {32}
+
+
+def test_at_steps(tmp_path: Path) -> None:
+    assert table(recorded(tmp_path, lawful.at([2, 9]), 12), "samples") == [(2, 32), (9, 32)]
+
+
+def test_a_budget_measures_the_first_batch(tmp_path: Path) -> None:
+    run = recorded(tmp_path, lawful.budget(0.5), 10)
+    assert table(run, "samples")[0][0] == 0
+    assert run.manifest["schedule"] == "budget(0.5)"
+
+
+def test_the_default_keeps_to_its_share_and_measures_the_start(tmp_path: Path) -> None:
+    model = net()
+    optimizer = sgd(model)
+    with lawful.observe(model, tmp_path / "run", optimizer=optimizer):
+        for x, y in batches(5):
+            step(model, optimizer, x, y)
+    assert table(open_run(tmp_path / "run"), "samples")[0] == (0, 16)
+
+
+def test_the_first_measurement_is_of_the_initialisation(tmp_path: Path) -> None:
+    run = recorded(tmp_path, lawful.at([0]), 5, n=64, keep="matrices")
+    want = net()[2].weight.detach().numpy()
+    np.testing.assert_array_equal(run.array("W", layer="2", step=0), want)
+    assert run.at("drift", "2", 0).value == 0.0
+
+
+def test_a_window_is_at_the_weights_that_closed_it(tmp_path: Path) -> None:
+    model = net()
+    optimizer = sgd(model)
+    with lawful.observe(
+        model, tmp_path / "run", optimizer=optimizer, schedule=lawful.at([1]), keep="matrices"
+    ):
+        for i, (x, y) in enumerate(batches(4)):
+            if i == 2:  # the second batch of the window
+                want = model[2].weight.detach().clone().numpy()
+            step(model, optimizer, x, y)
+    run = open_run(tmp_path / "run")
+    np.testing.assert_array_equal(run.array("W", layer="2", step=1), want)
+
+
+def test_one_schedule_serves_two_runs(tmp_path: Path) -> None:
+    schedule = lawful.at([0, 4])
+    for name in ("a", "b"):
+        assert table(recorded(tmp_path / name, schedule, 6), "samples") == [(0, 32), (4, 32)]
+
+
+def test_a_probe_measures_the_start_the_schedule_and_the_end(tmp_path: Path) -> None:
+    probe = lawful.Probe(list(batches(4)), F.cross_entropy)
+    run = recorded(tmp_path, lawful.at([0, 5]), 8, probe=probe)
+    assert table(run, "samples") == [(0, 64), (5, 64), (8, 64)]
+    assert run.manifest["source"] == "probe"
+
+
+def test_a_probe_knows_nothing_of_accumulation_and_scale(tmp_path: Path) -> None:
+    """Its own loss is a plain mean: G_b is the same whatever the training loop does."""
+    probe = lawful.Probe(list(batches(4)), F.cross_entropy)
+    one = recorded(tmp_path / "a", lawful.at([0]), 1, probe=probe, keep="matrices")
+    other = recorded(
+        tmp_path / "b", lawful.at([0]), 1, probe=probe, keep="matrices", accumulation=4,
+        reduction="sum", scaler=torch.amp.GradScaler("cpu"),
+    )  # fmt: skip
+    a, b = (run.array("G_b", layer="2", step=0) for run in (one, other))
+    np.testing.assert_array_equal(a, b)
+
+
+# -- what goes wrong in a run ------------------------------------------------------------------------
+
+
+def test_a_loss_that_turns_nan(tmp_path: Path) -> None:
+    """Training goes on as it would; what was measured stays, and nothing wrong is added."""
+    model = net()
+    optimizer = sgd(model)
+    with (
+        pytest.warns(LawfulWarning, match="not finite"),
+        lawful.observe(
+            model, tmp_path / "run", optimizer=optimizer, schedule=lawful.every(1), window=1.0
+        ) as observation,
+    ):
+        for i, (x, y) in enumerate(batches(7)):
+            loss = step(model, optimizer, x * (torch.nan if i == 4 else 1.0), y)
+            if i in (2, 4):
+                observation.log(loss=loss)
+    assert bool(model[0].weight.isnan().any())
+    run = open_run(tmp_path / "run")
+    assert run.series("rga_b", "2").index.tolist() == [0, 1, 2, 3]
+    assert run.series("loss", "").index.tolist()[0] == 3
+    messages = run.events()
+    assert set(messages.kind) == {"warning"}
+    assert set(messages.layer) == {"", "0", "2"}
+    assert run.manifest["status"] == "finished"
+
+
+def test_a_nan_in_one_window_does_not_reach_the_next(tmp_path: Path) -> None:
+    model = net()
+    optimizer = sgd(model)
+    with (
+        pytest.warns(LawfulWarning, match="not finite"),
+        lawful.observe(
+            model, tmp_path / "run", optimizer=optimizer, schedule=lawful.every(1), window=1.0
+        ),
+    ):
+        for i, (x, y) in enumerate(batches(5)):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y) * (torch.nan if i == 2 else 1.0)
+            loss.backward()
+            if i == 2:  # the loop notices, and does not use the gradient
+                optimizer.zero_grad()
+            optimizer.step()
+    run = open_run(tmp_path / "run")
+    assert run.series("rga_b", "2").index.tolist() == [0, 1, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError("theirs"), "failed"), (KeyboardInterrupt(), "interrupted")]
+)
+@pytest.mark.filterwarnings("ignore:lawful, step 3. training stopped")
+def test_a_loop_that_stops(error: BaseException, status: str, tmp_path: Path) -> None:
+    model = net()
+    optimizer = sgd(model)
+    with (
+        pytest.raises(type(error)),
+        lawful.observe(
+            model, tmp_path / "run", optimizer=optimizer, schedule=lawful.every(1), window=1.0
+        ),
+    ):
+        for i, (x, y) in enumerate(batches(5)):
+            if i == 3:
+                raise error
+            step(model, optimizer, x, y)
+    run = open_run(tmp_path / "run")
+    assert (run.manifest["status"], run.manifest["steps"]) == (status, 3)
+    assert run.series("rga_b", "2").index.tolist() == [0, 1, 2]
+    assert hooks(model) == 0
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One warning, training goes on, what was written before is intact."""
+    model, write = net(), RunWriter.write
+    optimizer = sgd(model)
+
+    def full(self: RunWriter, at: int, *rest: Any) -> None:
+        if at >= 2:
+            raise RecordError(f"cannot write step {at}: no space left on device")
+        write(self, at, *rest)
+
+    monkeypatch.setattr(RunWriter, "write", full)
+    with (
+        warnings.catch_warnings(record=True) as said,
+        lawful.observe(
+            model, tmp_path / "run", optimizer=optimizer, schedule=lawful.every(1), window=1.0
+        ) as observation,
+    ):
+        warnings.simplefilter("always")
+        for x, y in batches(6):
+            observation.log(loss=step(model, optimizer, x, y))
+        assert observation.step == 6
+    assert [str(w.message) for w in said] == [
+        "lawful, step 1: cannot write step 2: no space left on device"
+    ] or len(said) == 1
+    run = open_run(tmp_path / "run")
+    assert run.series("rga_b", "2").index.tolist() == [0, 1]
+
+
+def test_an_empty_batch_and_a_batch_of_one(tmp_path: Path) -> None:
+    model = net()
+    optimizer = sgd(model, lr=0.0)
+    with lawful.observe(
+        model, tmp_path / "run", optimizer=optimizer, schedule=lawful.every(1), window=1e-3
+    ):
+        for n in (16, 1, 0, 16):
+            x, y = torch.randn(n, 6), torch.randint(3, (n,))
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y, reduction="sum").div(max(n, 1)).backward()
+            optimizer.step()
+    run = open_run(tmp_path / "run")
+    assert table(run, "samples") == [(0, 16), (1, 1), (3, 16)]
+    assert np.isnan(run.at("rga_b", "2", 1).value) if run.at("rga_b", "2", 1) else True
+    assert "measuring failed" not in " ".join(run.events().message)
+
+
+def test_layers_that_are_frozen_dead_or_never_called(tmp_path: Path) -> None:
+    class Partly(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.frozen, self.fc, self.unused = nn.Linear(6, 6), nn.Linear(6, 3), nn.Linear(2, 2)
+            self.frozen.requires_grad_(False)
+            self.gain = nn.Parameter(torch.ones(6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.gain * self.frozen(x * self.gain))
+
+    model = Partly()
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    with (
+        pytest.warns(LawfulWarning, match="not observed: parameters of its own")
+        if False
+        else nullcontext(),
+        lawful.observe(
+            model, tmp_path / "run", optimizer=optimizer, schedule=lawful.every(1), window=1.0
+        ),
+        warnings.catch_warnings(),
+    ):
+        for x, y in batches(3):
+            step(model, optimizer, x, y)
+    run = open_run(tmp_path / "run")
+    notes = {entry["name"]: entry["note"] for entry in run.manifest["layers"]}
+    assert notes == {"frozen": "frozen", "fc": "", "unused": ""}
+    reasons = {u["name"]: u["reason"] for u in run.manifest["unobserved"]}
+    assert reasons == {
+        "": "parameters of its own outside any layer",
+        "unused": "never called with a gradient in a measured step",
+    }
+    assert len(run.series("rga_b", "frozen")) == 3
+
+
+def test_a_model_that_returns_a_dictionary(tmp_path: Path) -> None:
+    class Answers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(6, 3)
+
+        def forward(self, *, inputs: Tensor) -> dict[str, tuple[Tensor, ...]]:
+            return {"logits": (self.fc(inputs), inputs)}
+
+    model = Answers()
+    optimizer = sgd(model)
+    with lawful.observe(
+        model, tmp_path / "run", optimizer=optimizer, schedule=lawful.every(1), window=1.0
+    ):
+        for x, y in batches(3):
+            step(lambda x: model(inputs=x)["logits"][0], optimizer, x, y)
+    assert len(open_run(tmp_path / "run").series("rga_b", "fc")) == 3
+
+
+@pytest.mark.parametrize(
+    ("probe", "message"),
+    [
+        (lambda: lawful.Probe([], F.cross_entropy), "the probe gave no batch"),
+        (lambda: lawful.Probe([3], F.cross_entropy), "a probe's batches are pairs"),
+        (
+            lambda: lawful.Probe(list(batches(1)), lambda o, y: (o - y).sum()),
+            "The size of tensor a",
+        ),
+    ],
+)
+def test_a_probe_that_does_not_work_is_told_and_training_goes_on(
+    probe: Callable[[], lawful.Probe], message: str, tmp_path: Path
+) -> None:
+    with pytest.warns(LawfulWarning, match=message):
+        run = recorded(tmp_path, lawful.every(2), 6, probe=probe())
+    assert run.manifest["status"] == "finished"
+    assert run.manifest["steps"] == 6
+    assert run.series("rga_b", "2").empty
+
+
+# -- folders --------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_not_used_twice_but_resumed(tmp_path: Path) -> None:
+    recorded(tmp_path, lawful.every(1), 3, window=1.0)
+    with pytest.raises(RecordError, match="pass resume=True"):
+        recorded(tmp_path, lawful.every(1), 3, window=1.0)
+    run = recorded(tmp_path, lawful.every(1), 2, window=1.0, resume=True, first_step=3)
+    assert run.series("rga_b", "2").index.tolist() == [0, 1, 2, 3, 4]
+    assert run.manifest["steps"] == 5
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    model = net()
+    with pytest.raises(RecordError, match="cannot write"):
+        lawful.observe(model, tmp_path / "file" / "run").__enter__()
+    assert hooks(model) == 0
+
+
+def test_an_observation_that_is_never_entered_does_nothing(tmp_path: Path) -> None:
+    model = net()
+    optimizer = sgd(model)
+    observation = lawful.observe(model, tmp_path / "run", optimizer=optimizer)
+    for x, y in batches(2):
+        step(model, optimizer, x, y)
+    observation.log(loss=1.0)
+    observation.close()
+    assert not (tmp_path / "run").exists()
+    assert hooks(model) == 0
+
+
+# -- arguments ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reduction": "none"}, r"reduction='none': choose 'mean' or 'sum'"),
+        ({"keep": "everything"}, r"keep='everything': choose None or 'matrices'"),
+        ({"schedule": 10}, r"schedule=10: use lawful.every"),
+        ({"window": 0.0}, r"window=0.0: give rows per dimension"),
+        ({"accumulation": 0}, r"accumulation=0: the number of micro-batches"),
+        ({"layers": "fc*"}, r"layers='fc\*' matches no layer; the layers are: 0, 2"),
+        ({"heads": {"qkv": 2}}, r"heads='qkv' matches no layer"),
+        ({"heads": {"0": 3}}, r"heads=3 does not divide '0'"),
+        ({"optimizer": "sgd"}, r"optimizer must be a torch.optim.Optimizer, got str"),
+        ({"laws": "no such law"}, r"no such law"),
+    ],
+)
+def test_arguments_that_cannot_be(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises((ValueError, KeyError), match=message):
+        lawful.observe(net(), tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_optimizer_of_another_model(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no parameter of this model"):
+        lawful.observe(net(), tmp_path / "run", optimizer=sgd(net()))
+
+
+def test_a_model_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="model must be a torch.nn.Module, got function"):
+        lawful.observe(batches, tmp_path / "run")  # type: ignore[arg-type]
