@@ -21,6 +21,7 @@ from lawful import LawfulWarning, RecordError, open_run
 from lawful.record import RunWriter
 
 Batch = tuple[Tensor, Tensor]
+LOUD = 16.0  # a loss so large that the highest scale overflows
 
 
 def noisy_net() -> nn.Module:
@@ -243,7 +244,8 @@ class Compiled:
         with watch:
             for x, y in given:
                 optimizer.zero_grad()
-                scaler.scale(F.cross_entropy(called(x), y)).backward()
+                loss = F.cross_entropy(called(x), y) * (LOUD if scaled else 1)
+                scaler.scale(loss).backward()
                 scaler.step(optimizer)
                 before = scaler.get_scale()
                 scaler.update()
@@ -271,7 +273,9 @@ def matrices(out: Path) -> dict[tuple[str, int, str], np.ndarray]:
         pytest.param("wrapped", "inductor", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore:The .grad attribute of a Tensor:UserWarning"
+)
 def test_a_compiled_run_is_observed_without_a_graph_break(
     how: str, backend: str, tmp_path: Path
 ) -> None:
@@ -307,7 +311,7 @@ def test_a_compiled_run_with_a_scaler(tmp_path: Path) -> None:
     got = run.array("G_b", layer="2", step=0)
     model = net()
     x, y = list(batches(compiled.skipped + 1))[-1]
-    g = torch.autograd.grad(F.cross_entropy(out := model(x), y, reduction="sum"), out)[0]
+    g = LOUD * torch.autograd.grad(F.cross_entropy(out := model(x), y, reduction="sum"), out)[0]
     np.testing.assert_allclose(got, (g.T @ g / len(g)).numpy(), rtol=1e-4, atol=1e-6)
 
 
@@ -323,18 +327,18 @@ def test_batches_that_overflow_do_not_poison_a_window(tmp_path: Path) -> None:
         model, tmp_path / "run", optimizer=optimizer, schedule=lawful.at([0]), window=8.0,
         keep="matrices", scaler=scaler,
     ):  # fmt: skip
-        sizes, whole = [], []
+        skipped, whole = [], []
         for x, y in given:
             optimizer.zero_grad()
             scale = scaler.get_scale()
-            scaler.scale(F.cross_entropy(model(x), y)).backward()
+            scaler.scale(LOUD * F.cross_entropy(model(x), y)).backward()
             scaler.step(optimizer)
             scaler.update()
-            (whole if scaler.get_scale() >= scale else sizes).append((x, y))
-    assert sizes
+            (whole if scaler.get_scale() >= scale else skipped).append((x, y))
+    assert len(skipped) > 2
     x, y = (torch.cat(t) for t in zip(*whole[:4], strict=True))
     out = model(x)
-    g = torch.autograd.grad(F.cross_entropy(out, y, reduction="sum"), out)[0]
+    g = LOUD * torch.autograd.grad(F.cross_entropy(out, y, reduction="sum"), out)[0]
     run = open_run(tmp_path / "run")
     got = run.array("G_b", layer="2", step=0)
     assert run.at("samples", "2").value == 64
@@ -362,16 +366,16 @@ def table(run: lawful.Run, quantity: str, layer: str = "2") -> list[tuple[int, i
 
 
 def test_every_step(tmp_path: Path) -> None:
-    """16·d = 128 rows are 8 batches of 16; the last window, half full, is closed at the end."""
-    run = recorded(tmp_path, lawful.every(1), 20)
-    assert table(run, "samples") == [(7, 128), (15, 128), (20, 64)]
-    assert run.at("required_samples", "2").value == 128
-    assert run.at("drift", "2", 7).value > 0
+    """20·d = 160 rows are 10 batches of 16; the last window, half full, is closed at the end."""
+    run = recorded(tmp_path, lawful.every(1), 25)
+    assert table(run, "samples") == [(9, 160), (19, 160), (25, 80)]
+    assert run.at("required_samples", "2").value == 160
+    assert run.at("drift", "2", 9).value > 0
 
 
 def test_every_third_step(tmp_path: Path) -> None:
-    run = recorded(tmp_path, lawful.every(3), 30)
-    assert table(run, "samples") == [(21, 128), (30, 32)]
+    run = recorded(tmp_path, lawful.every(3), 34)
+    assert table(run, "samples") == [(27, 160), (34, 32)]
 
 
 def test_log_spaced_windows_close_when_the_next_one_opens(tmp_path: Path) -> None:
@@ -446,51 +450,68 @@ def test_a_probe_knows_nothing_of_accumulation_and_scale(tmp_path: Path) -> None
     np.testing.assert_array_equal(a, b)
 
 
-# -- what goes wrong in a run ------------------------------------------------------------------------
+# -- what goes wrong in a run -------------------------------------------------------------------
+
+
+def run_with_trouble(
+    out: Path, trouble: Callable[[int, Tensor, lawful.Observation], Tensor], steps: int
+) -> tuple[nn.Module, list[str]]:
+    """A loop whose loss goes through `trouble` at every step; what was said on the way."""
+    model = net()
+    optimizer = sgd(model)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with lawful.observe(
+            model, out, optimizer=optimizer, schedule=lawful.every(1), window=1.0
+        ) as observation:
+            for i, (x, y) in enumerate(batches(steps)):
+                optimizer.zero_grad()
+                trouble(i, F.cross_entropy(model(x), y), observation).backward()
+                optimizer.step()
+    assert all(w.category is LawfulWarning for w in said)
+    return model, [str(w.message) for w in said]
 
 
 def test_a_loss_that_turns_nan(tmp_path: Path) -> None:
     """Training goes on as it would; what was measured stays, and nothing wrong is added."""
-    model = net()
-    optimizer = sgd(model)
-    with (
-        pytest.warns(LawfulWarning, match="not finite"),
-        lawful.observe(
-            model, tmp_path / "run", optimizer=optimizer, schedule=lawful.every(1), window=1.0
-        ) as observation,
-    ):
-        for i, (x, y) in enumerate(batches(7)):
-            loss = step(model, optimizer, x * (torch.nan if i == 4 else 1.0), y)
-            if i in (2, 4):
-                observation.log(loss=loss)
+
+    def nan_at_four(i: int, loss: Tensor, observation: lawful.Observation) -> Tensor:
+        loss = loss * (torch.nan if i == 4 else 1.0)
+        observation.log(loss=loss.item())
+        return loss
+
+    model, said = run_with_trouble(tmp_path / "run", nan_at_four, 7)
     assert bool(model[0].weight.isnan().any())
+    assert said == [
+        "lawful, step 4: the loss is nan",
+        *(
+            f"lawful, step 4: layer '{layer}': its weights, activations or gradients are not finite"
+            for layer in "02"
+        ),
+    ]
     run = open_run(tmp_path / "run")
-    assert run.series("rga_b", "2").index.tolist() == [0, 1, 2, 3]
-    assert run.series("loss", "").index.tolist()[0] == 3
-    messages = run.events()
-    assert set(messages.kind) == {"warning"}
-    assert set(messages.layer) == {"", "0", "2"}
+    for layer in "02":
+        assert run.series("rga_b", layer).index.tolist() == [0, 1, 2, 3]
+        assert run.table(layer=layer).step.max() == 3
+    assert set(run.events().kind) == {"warning"}
     assert run.manifest["status"] == "finished"
 
 
 def test_a_nan_in_one_window_does_not_reach_the_next(tmp_path: Path) -> None:
-    model = net()
-    optimizer = sgd(model)
-    with (
-        pytest.warns(LawfulWarning, match="not finite"),
-        lawful.observe(
-            model, tmp_path / "run", optimizer=optimizer, schedule=lawful.every(1), window=1.0
-        ),
-    ):
-        for i, (x, y) in enumerate(batches(5)):
-            optimizer.zero_grad()
-            loss = F.cross_entropy(model(x), y) * (torch.nan if i == 2 else 1.0)
-            loss.backward()
-            if i == 2:  # the loop notices, and does not use the gradient
-                optimizer.zero_grad()
-            optimizer.step()
-    run = open_run(tmp_path / "run")
-    assert run.series("rga_b", "2").index.tolist() == [0, 1, 3, 4]
+    """The loop notices, and clears the gradients before the update."""
+
+    def cleared(i: int, loss: Tensor, observation: lawful.Observation) -> Tensor:
+        if i != 2:
+            return loss
+        (loss * torch.nan).backward()
+        for p in observation.model.parameters():
+            p.grad = None
+        return torch.zeros((), requires_grad=True)
+
+    model, said = run_with_trouble(tmp_path / "run", cleared, 5)
+    assert not bool(model[0].weight.isnan().any())
+    assert len(said) == 2
+    assert open_run(tmp_path / "run").series("rga_b", "2").index.tolist() == [0, 1, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -500,16 +521,18 @@ def test_a_nan_in_one_window_does_not_reach_the_next(tmp_path: Path) -> None:
 def test_a_loop_that_stops(error: BaseException, status: str, tmp_path: Path) -> None:
     model = net()
     optimizer = sgd(model)
-    with (
-        pytest.raises(type(error)),
-        lawful.observe(
+
+    def loop() -> None:
+        with lawful.observe(
             model, tmp_path / "run", optimizer=optimizer, schedule=lawful.every(1), window=1.0
-        ),
-    ):
-        for i, (x, y) in enumerate(batches(5)):
-            if i == 3:
-                raise error
-            step(model, optimizer, x, y)
+        ):
+            for i, (x, y) in enumerate(batches(5)):
+                if i == 3:
+                    raise error
+                step(model, optimizer, x, y)
+
+    with pytest.raises(type(error)):
+        loop()
     run = open_run(tmp_path / "run")
     assert (run.manifest["status"], run.manifest["steps"]) == (status, 3)
     assert run.series("rga_b", "2").index.tolist() == [0, 1, 2]
@@ -538,8 +561,8 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             observation.log(loss=step(model, optimizer, x, y))
         assert observation.step == 6
     assert [str(w.message) for w in said] == [
-        "lawful, step 1: cannot write step 2: no space left on device"
-    ] or len(said) == 1
+        "lawful, step 2: cannot write step 2: no space left on device"
+    ]
     run = open_run(tmp_path / "run")
     assert run.series("rga_b", "2").index.tolist() == [0, 1]
 
@@ -574,14 +597,8 @@ def test_layers_that_are_frozen_dead_or_never_called(tmp_path: Path) -> None:
 
     model = Partly()
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    with (
-        pytest.warns(LawfulWarning, match="not observed: parameters of its own")
-        if False
-        else nullcontext(),
-        lawful.observe(
-            model, tmp_path / "run", optimizer=optimizer, schedule=lawful.every(1), window=1.0
-        ),
-        warnings.catch_warnings(),
+    with lawful.observe(
+        model, tmp_path / "run", optimizer=optimizer, schedule=lawful.every(1), window=1.0
     ):
         for x, y in batches(3):
             step(model, optimizer, x, y)
@@ -687,7 +704,7 @@ def test_an_observation_that_is_never_entered_does_nothing(tmp_path: Path) -> No
     ],
 )
 def test_arguments_that_cannot_be(options: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises((ValueError, KeyError), match=message):
+    with pytest.raises((ValueError, LookupError), match=message):
         lawful.observe(net(), tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
 
@@ -698,5 +715,5 @@ def test_the_optimizer_of_another_model(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="model must be a torch.nn.Module, got function"):
+    with pytest.raises(ValueError, match=r"model must be a torch\.nn\.Module, got function"):
         lawful.observe(batches, tmp_path / "run")  # type: ignore[arg-type]

@@ -128,5 +128,5 @@ def test_next_open_is_ahead_of_the_step() -> None:
 
 
 def test_a_hand_made_schedule() -> None:
-    s = schedule.Schedule("primes", iter([2, 3, 5]))
+    s = schedule.Schedule("primes", lambda: iter([2, 3, 5]))
     assert opened(s, 9) == [2, 3, 5]

@@ -129,7 +129,7 @@ def observe(
         )
     return Observation(
         model, Path(out), law_room.select(laws), optimizer=optimizer,
-        schedule=schedule or log_spaced(40, share=DEFAULT_SHARE), reduction=reduction,
+        schedule=replace(schedule or log_spaced(40, share=DEFAULT_SHARE)), reduction=reduction,
         layers=layers, probe=probe, keep=keep, window=window, heads=heads or {},
         accumulation=accumulation, scaler=scaler, batch_dim=batch_dim, normalise=normalise,
         seed=seed, resume=resume, first_step=first_step, extra=dict(manifest or {}),
@@ -426,11 +426,14 @@ class Observation:
         if self._writer is not None:
             self._writer.update_manifest(**fields)
 
-    def _tell(self, layer: str, kind: str, message: str) -> None:
-        """Say something once, as a warning to the person and as an event of the record."""
-        if (layer, message) in self._reported:
+    def _tell(self, layer: str, kind: str, message: str, *, about: str = "") -> None:
+        """Say something once, as a warning to the person and as an event of the record.
+
+        about: what counts as the same thing, when not the message to the letter.
+        """
+        if (layer, about or message) in self._reported:
             return
-        self._reported.add((layer, message))
+        self._reported.add((layer, about or message))
         if kind != "info":
             where = f"layer {layer!r}: " if layer else ""
             told = f"lawful, step {self.step}: {where}{message}"
@@ -446,9 +449,10 @@ class Observation:
         except Exception as problem:
             self._open = self._measuring = False
             self._listen(False)
-            what = str(problem) if isinstance(problem, RecordError) else (
-                f"measuring failed and is passed over: {type(problem).__name__}: {problem}"
-            )  # fmt: skip
+            if isinstance(problem, RecordError):
+                self._tell("", "error", str(problem), about="the record cannot be written")
+                return
+            what = f"measuring failed and is passed over: {type(problem).__name__}: {problem}"
             self._tell("", "error", what)
 
     def _coverage(self) -> list[Any]:

@@ -8,8 +8,9 @@ batches from the scheduled step on, and closes early when the next scheduled ste
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 
 
@@ -19,29 +20,31 @@ class Schedule:
 
     name:        how it was asked for, kept in the manifest.
     consecutive: whether a window goes on with the very next batches.
-    steps:       an iterator of the steps at which a window opens, rising.
+    steps:       gives the steps at which a window opens, rising; asked anew by every run.
     share:       of the training work that measuring may take, or None for no limit.
     timed:       True when the share is kept by the clock, False when by counted work.
     rows:        rows pooled in a window, in units of the layer's larger dimension.
     """
 
     name: str
-    steps: Iterator[int]
+    steps: Callable[[], Iterator[int]]
     consecutive: bool = True
     share: float | None = None
     timed: bool = False
     rows: float = 4.0
+    _coming: Iterator[int] = field(init=False, repr=False)
     _next: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self._next = next(self.steps, None)
+        self._coming = self.steps()
+        self._next = next(self._coming, None)
 
     def opens(self, step: int) -> bool:
         """Whether a window opens at this step (steps passed over are not made up for)."""
         due = False
         while self._next is not None and self._next <= step:
             due = self._next == step or self.timed
-            self._next = next(self.steps, None)
+            self._next = next(self._coming, None)
         return due
 
     def next_open(self) -> float:
@@ -57,7 +60,7 @@ def every(k: int) -> Schedule:
     """
     if not isinstance(k, int) or k < 1:
         raise ValueError(f"every(k) needs a whole number of steps ≥ 1, got k={k!r}")
-    return Schedule(f"every({k})", _multiples(k), consecutive=False, rows=20.0)
+    return Schedule(f"every({k})", partial(_multiples, k), consecutive=False, rows=20.0)
 
 
 def log_spaced(n: int = 40, last: int = 10_000, *, share: float | None = None) -> Schedule:
@@ -76,7 +79,7 @@ def log_spaced(n: int = 40, last: int = 10_000, *, share: float | None = None) -
         raise ValueError(f"log_spaced(n, last) needs n ≥ 2 and last ≥ 2, got n={n}, last={last}")
     _check_share(share)
     name = f"log_spaced({n}, last={last}" + (f", share={share})" if share else ")")
-    return Schedule(name, _geometric(n, last), share=share)
+    return Schedule(name, partial(_geometric, n, last), share=share)
 
 
 def at(steps: Iterable[int]) -> Schedule:
@@ -91,7 +94,8 @@ def at(steps: Iterable[int]) -> Schedule:
         raise ValueError(f"at(steps) needs at least one step, none negative, got {chosen!r}")
     gap = all(b - a == 1 for a, b in pairwise(chosen)) and len(chosen) > 3
     shown = f"{chosen[0]}..{chosen[-1]}" if gap else ", ".join(map(str, chosen[:8]))
-    return Schedule(f"at([{shown}{', …' if len(chosen) > 8 and not gap else ''}])", iter(chosen))
+    more = ", …" if len(chosen) > 8 and not gap else ""
+    return Schedule(f"at([{shown}{more}])", partial(iter, chosen))
 
 
 def budget(share: float = 0.02) -> Schedule:
@@ -101,7 +105,7 @@ def budget(share: float = 0.02) -> Schedule:
     depends on the machine; training itself is untouched, as always.
     """
     _check_share(share)
-    return Schedule(f"budget({share})", _multiples(1), share=share, timed=True)
+    return Schedule(f"budget({share})", partial(_multiples, 1), share=share, timed=True)
 
 
 def _check_share(share: float | None) -> None:

@@ -183,3 +183,19 @@ def test_redundancy_without_two_relations_is_out_of_regime(aligned):
     for relation in RELATIONS:  # present from the start: nothing formed
         aligned.record(relation, [0.9, 0.9]).record(relation + "_plugin", 0.9)
     assert aligned.verdict("redundancy").status == "out of regime"
+
+
+def test_a_layer_that_decay_left_with_one_direction_is_out_of_regime(aligned):
+    """Rank one makes H_b ∝ Z_b and G_a ∝ Z_a algebra: nothing has formed."""
+    dead = aligned.record("participation_Z", [40, 1.01])
+    for law in ("rwa_b", "gwa_a", "crh"):
+        verdict = dead.verdict(law)
+        assert verdict.status == "out of regime"
+        assert "one direction" in verdict.sentence
+
+
+def test_debiasing_beyond_one_is_not_evidence(aligned):
+    """α̂ = 1.44 says that the correction outweighs the samples, not that α is high."""
+    verdict = aligned.record("rga_b", [0.1, 1.44]).verdict("rga_b")
+    assert verdict.status == "undetermined"
+    assert "debiasing" in verdict.sentence

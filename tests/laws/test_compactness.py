@@ -12,7 +12,7 @@ TIME = np.linspace(0, 1, len(STEPS))
 
 def layer(world, alignment, participation):
     world.record("rga_b", list(alignment), steps=STEPS)
-    return world.record("participation_H_b", list(participation), steps=STEPS)
+    return world.record("rank_H_b", list(participation), steps=STEPS)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_without_alignment_there_is_nothing_to_compare(empty, noise):
 
 
 def test_few_points_are_undetermined(empty):
-    empty.record("rga_b", [0.2, 0.95]).record("participation_H_b", [30, 8])
+    empty.record("rga_b", [0.2, 0.95]).record("rank_H_b", [30, 8])
     found = empty.verdict("compactness")
     assert found.status == "undetermined"
     assert "2 measurements" in found.sentence

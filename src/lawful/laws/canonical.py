@@ -16,7 +16,8 @@ about 0.3, so "∝" is meant to that accuracy. A relation that is there at initi
 under the null, is called trivial and is `out of regime`.
 
 Regime. At least 4·max(d) rows, worth at least 2·max(d) independent ones, from at least 8
-independent samples, weights moving by less than 0.1 of their norm in the window.
+independent samples, weights moving by less than 0.1 of their norm in the window, and a W of
+more than one direction: at rank one RWA_b and GWA_a are identities.
 
 Source: Ziyin, Chuang, Galanti, Poggio, "Formation of Representations in Neural Networks",
 ICLR 2025, arXiv 2410.03006, Theorems 1 and 2.
@@ -33,7 +34,7 @@ from . import bibliography
 from .evidence import number, show
 from .formation import Claim, Finding, tell, weigh
 from .law import Condition, Law, Prediction
-from .regime import sampling, wide
+from .regime import more_than_a_line, sampling, wide
 from .registry import declare, register
 from .verdict import Verdict
 
@@ -42,8 +43,12 @@ if TYPE_CHECKING:
 
 SOURCE = "Ziyin, Chuang, Galanti, Poggio, ICLR 2025, arXiv 2410.03006"
 ALIGNED = Claim(threshold=0.7, change=0.1)
+OVERSHOOT = 1.05  # a debiased α beyond this is a correction larger than the evidence
 ESTIMATORS = bibliography.JACKKNIFE + bibliography.PERMUTATION
-EVIDENCE = ("samples", "effective_samples", "clusters", "drift", "width_a", "width_b")
+EVIDENCE = (
+    *("samples", "effective_samples", "clusters", "drift"),
+    *("width_a", "width_b", "participation_Z"),
+)
 
 _PAIR = {"rga": "H_{0} ∝ G_{0}", "rwa": "H_{0} ∝ Z_{0}", "gwa": "G_{0} ∝ Z_{0}"}
 _MEANING = {
@@ -65,7 +70,7 @@ def pair(relation: str) -> str:
 
 def regime(run: Run, layer: str, side: str) -> tuple[Condition, ...]:
     """What any alignment of one side asks of the record."""
-    return (wide(run, layer, side), *sampling(run, layer))
+    return (wide(run, layer, side), *sampling(run, layer), more_than_a_line(run, layer))
 
 
 def examine(run: Run, layer: str, relation: str, level: float = 0.95) -> Finding:
@@ -79,6 +84,8 @@ def examine(run: Run, layer: str, relation: str, level: float = 0.95) -> Finding
     )  # fmt: skip
     if found.status == "holds" and math.isnan(permutation):
         return _undetermined(found, "no permutation null was recorded to compare with")
+    if found.status == "holds" and found.effect > OVERSHOOT:
+        return _undetermined(found, "debiasing carried α above 1: too few effective samples")
     return found
 
 

@@ -3,15 +3,16 @@
 Statement. Z ∝ H ∝ G ∝ P with P a projector leaves only the directions that the task needs, so
 within a layer the rank of H_b falls while its alignment rises.
 
-Test. Kendall's τ between α(H_b, G_b) and the participation ratio of H_b over the measurements
-of one layer,
+Test. Kendall's τ between α(H_b, G_b) and r, the eigenvalues of H_b above 1e-4 of the largest
+(singular values of the activations above 1 %), over the measurements of one layer,
 
-    τ = Σ_{i<j} sgn(α_i − α_j) sgn(PR_i − PR_j) / √(pairs untied in α · pairs untied in PR),
+    τ = Σ_{i<j} sgn(α_i − α_j) sgn(r_i − r_j) / √(pairs untied in α · pairs untied in r),
 
 with a moving-block bootstrap (neighbouring measurements are not independent). Holds when the
-interval is below 0 and the participation ratio ends at least a tenth below its start: two
-series with opposite noise are not compaction. Violated when the interval is above 0, or when
-the layer aligned and its participation ratio did not end lower.
+interval is below 0 and the rank ends at least a tenth below its start: two series with opposite
+noise are not compaction. Violated when the interval is above 0, or when the layer aligned and
+its rank did not end lower. A participation ratio would not do for r: it counts the few leading
+directions of the data, which are there from the start, and not the many that die.
 
 Regime. At least 12 measurements, the first at initialisation; α must have risen by 0.1, or
 there is no alignment to compare with; the sampling conditions of the six relations. Two
@@ -49,10 +50,10 @@ MOST_POINTS = 200
 
 
 def history(run: Run, layer: str) -> pd.DataFrame:
-    """Rows with both numbers, by step: alignment and participation (thinned to 200)."""
+    """Rows with both numbers, by step: alignment and rank (thinned to 200)."""
     alignment = run.series("rga_b", layer)["value"].astype(float)
-    rank = run.series("participation_H_b", layer)["value"].astype(float)
-    both = alignment.to_frame("alignment").join(rank.rename("participation")).dropna()
+    rank = run.series("rank_H_b", layer)["value"].astype(float)
+    both = alignment.to_frame("alignment").join(rank.rename("rank")).dropna()
     if len(both) <= MOST_POINTS:
         return both
     return both.iloc[np.linspace(0, len(both) - 1, MOST_POINTS).round().astype(int)]
@@ -86,11 +87,11 @@ def _aligned(run: Run, layer: str) -> Condition:
     name="compactness",
     family="canonical",
     statement="Within a layer the rank of the representation falls as its alignment rises.",
-    equation="τ(α(H_b, G_b), PR(H_b)) < 0",
+    equation="τ(α(H_b, G_b), rank H_b) < 0",
     source=SOURCE,
     bibtex=bibliography.FORMATION,
     estimators=bibliography.RANK_CORRELATION + bibliography.BLOCK_BOOTSTRAP,
-    needs=("rga_b", "participation_H_b", *EVIDENCE),
+    needs=("rga_b", "rank_H_b", *EVIDENCE),
     regime=_regime,
     predict=lambda run, layer: Prediction(-1.0, "rank falls with every rise of alignment"),
 )
@@ -103,14 +104,14 @@ def compactness(run: Run, layer: str) -> Verdict:
         nan = math.nan
         found = Finding(status_of(unmet), unmet.sentence, step, nan, (nan, nan), 0.0, nan)
         return found.verdict("compactness", layer, tell("Rank against alignment", "τ", found))
-    tau, low, high = kendall(both["alignment"].to_numpy(), both["participation"].to_numpy())
-    start, end = float(both["participation"].iloc[0]), float(both["participation"].iloc[-1])
+    tau, low, high = kendall(both["alignment"].to_numpy(), both["rank"].to_numpy())
+    start, end = float(both["rank"].iloc[0]), float(both["rank"].iloc[-1])
     status, why = _judge(low, high, start, end)
     found = Finding(status, why, step, tau, (low, high), 0.0, math.nan)
     low_, high_ = show(low), show(high)
     sentence = (
         f"Rank against alignment: {why}; τ = {show(tau)} [{low_}, {high_}] over {len(both)}"
-        f" measurements, participation ratio of H_b {show(start)} → {show(end)}."
+        f" measurements, rank of H_b {show(start)} → {show(end)}."
     )
     return found.verdict("compactness", layer, sentence)
 

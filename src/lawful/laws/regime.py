@@ -20,6 +20,7 @@ ROWS_PER_DIMENSION = 4
 EFFECTIVE_PER_DIMENSION = 2
 CLUSTERS = 8
 DRIFT = 0.1
+ONE_DIRECTION = 1.5
 
 # torch optimisers whose `weight_decay` adds γW to the gradient before anything else.
 COUPLED = ("SGD", "Adam", "Adagrad", "RMSprop", "Adadelta", "Adamax", "NAdam", "RAdam", "ASGD")
@@ -63,6 +64,19 @@ def wide(run: Run, layer: str, side: str) -> Condition:
     width = number(run, f"width_{side}", layer)
     text = f"side {side} has one neuron: every 1 × 1 matrix is proportional to every other"
     return Condition(f"width_{side}", _known(width > 1, width), width, text, "out of regime")
+
+
+def more_than_a_line(run: Run, layer: str) -> Condition:
+    """PR(Z) ≥ 1.5: a W of rank one satisfies H_b ∝ Z_b and G_a ∝ Z_a by algebra alone.
+
+    Decay that wins over learning leaves such a W: nothing is represented, yet all aligns.
+    """
+    rank = number(run, "participation_Z", layer)
+    text = (
+        f"W has one direction left (participation {show(rank)}): with rank one H_b ∝ Z_b and"
+        " G_a ∝ Z_a are identities"
+    )
+    return Condition("rank", math.isnan(rank) or rank >= ONE_DIRECTION, rank, text, "out of regime")
 
 
 def groups(run: Run) -> list[dict[str, Any]]:
