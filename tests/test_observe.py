@@ -315,6 +315,57 @@ def test_a_compiled_run_with_a_scaler(tmp_path: Path) -> None:
     np.testing.assert_allclose(got, (g.T @ g / len(g)).numpy(), rtol=1e-4, atol=1e-6)
 
 
+def test_a_compiled_attention_is_said_not_to_be_seen(tmp_path: Path) -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    model = noisy_net()
+    optimizer = sgd(model)
+    called = torch.compile(model, backend="aot_eager")
+    x, y = torch.randn(8, 2, 5), torch.randint(3, (8,))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with lawful.observe(
+            called, tmp_path / "run", optimizer=optimizer, schedule=lawful.every(2), window=1.0
+        ):
+            for _ in range(3):
+                step(called, optimizer, x, y)
+    assert not torch._dynamo.utils.counters["graph_break"]
+    run = open_run(tmp_path / "run")
+    missed = {u["name"] for u in run.manifest["unobserved"] if "compiled" in u["reason"]}
+    projections = ("in_proj.q", "in_proj.k", "in_proj.v", "out_proj")
+    assert missed == {f"att.self_attn.{p}" for p in projections}
+    assert sum("does not show its projections" in str(w.message) for w in said) == 4
+    for layer in ("conv", "att.linear1", "att.linear2", "head"):
+        assert run.series("rga_b", layer).index.tolist() == [0, 2]
+
+
+def test_a_compiled_function_around_the_model_is_told_and_does_no_harm(tmp_path: Path) -> None:
+    torch._dynamo.reset()
+    model = net()
+    optimizer = sgd(model)
+
+    @torch.compile(backend="eager")
+    def loss_of(x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(model(x), y)
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with lawful.observe(
+            model, tmp_path / "run", optimizer=optimizer, schedule=lawful.every(2), window=1.0
+        ):
+            for x, y in batches(4):
+                optimizer.zero_grad()
+                loss_of(x, y).backward()
+                optimizer.step()
+    reason = "called in a compiled function: compile the model, and observe that"
+    assert sum(reason in str(w.message) for w in said) == 2
+    run = open_run(tmp_path / "run")
+    assert {u["name"]: u["reason"] for u in run.manifest["unobserved"]} == dict.fromkeys(
+        "02", reason
+    )
+    assert run.series("rga_b", "2").empty
+
+
 # -- AMP ------------------------------------------------------------------------------------------
 
 
@@ -344,6 +395,25 @@ def test_batches_that_overflow_do_not_poison_a_window(tmp_path: Path) -> None:
     assert run.at("samples", "2").value == 64
     assert run.events().empty
     np.testing.assert_allclose(got, (g.T @ g / len(g)).numpy(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_weight_gradients_are_read_without_the_scale(fused: bool, tmp_path: Path) -> None:
+    """A fused optimiser unscales inside its step, any other one before."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=fused)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    ((x, y),) = batches(1)
+    g = torch.autograd.grad(F.cross_entropy(model(x), y), model[2].weight)[0]
+    with lawful.observe(
+        model, tmp_path / "run", optimizer=optimizer, schedule=lawful.every(1), window=1.0,
+        scaler=scaler,
+    ):  # fmt: skip
+        scaler.scale(F.cross_entropy(model(x), y)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    run = open_run(tmp_path / "run")
+    assert run.at("gradient_norm2", "2").value == pytest.approx(g.square().sum().item(), rel=1e-5)
 
 
 # -- schedules ------------------------------------------------------------------------------------

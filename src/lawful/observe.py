@@ -191,8 +191,9 @@ class Observation:
         self._watch_optimizer()
         if self._compiled:  # a compiled graph ignores hooks that come later: place them for good
             for tap in self.layers.taps:
-                tap.stream.prepare(tap.map.weight())
-                self._scale.prepare(tap.map.weight().device)
+                if tap.map.kind == "attention":
+                    tap.problem = "a compiled nn.MultiheadAttention does not show its projections"
+                tap.prepare()
             self.layers.hooks.place()
         self._work.start()
         self._prepare_step()
@@ -318,7 +319,10 @@ class Observation:
     def _end_of_measured_batch(self) -> None:
         with self._work.timing():
             if self.probe is None:
-                self.layers.end_of_batch(self._rates(), self._work.planned)
+                # A fused optimiser is handed gradients that are still scaled.
+                divisor = getattr(self.optimizer, "grad_scale", None)
+                divisor = 1.0 if divisor is None else divisor
+                self.layers.end_of_batch(self._rates(), self._work.planned, divisor)
                 if self._compiled:
                     self.layers.collect()
                 count, enough = self.layers.batches, self.layers.full()
@@ -395,7 +399,8 @@ class Observation:
         elif self._open and self.layers.batches:
             # The optimiser has moved once since the last batch of the window: say so in `drift`.
             self._read_layers(self._opened_at if self.schedule.consecutive else self.step)
-        owed = self.layers.read_owed_spectra()
+        spectra = self._work.affords_spectra(self.layers, self.step)
+        owed = self.layers.read_owed(spectra=spectra)
         if owed is not None:
             step, rows, arrays = owed
             self._write(step, rows, arrays)

@@ -53,14 +53,14 @@ class Schedule:
 
 
 def every(k: int) -> Schedule:
-    """Measure every k-th batch; a window pools 20·d rows of them.
+    """Measure every k-th batch; a window pools 32·d rows of them.
 
     >>> [t for t in range(10) if every(3).opens(t)]
     [0, 3, 6, 9]
     """
     if not isinstance(k, int) or k < 1:
         raise ValueError(f"every(k) needs a whole number of steps ≥ 1, got k={k!r}")
-    return Schedule(f"every({k})", partial(_multiples, k), consecutive=False, rows=20.0)
+    return Schedule(f"every({k})", partial(_multiples, k), consecutive=False, rows=32.0)
 
 
 def log_spaced(n: int = 40, last: int = 10_000, *, share: float | None = None) -> Schedule:

@@ -241,3 +241,22 @@ def test_a_batch_that_is_not_valid_counts_for_nothing() -> None:
     assert m is not None
     torch.testing.assert_close(m.kept_h, h[:, :KEEP_ROWS])
     torch.testing.assert_close(m.kept_g, g[:, :KEEP_ROWS])
+
+
+def test_further_rows_of_the_same_clusters_are_kept_evenly() -> None:
+    """Nine calls of one row: of the nine, each is among the four kept four times in nine."""
+    stream, batches = MomentStream(1, 1, seed=3), 400
+    times = torch.zeros(9)
+    for _ in range(batches):
+        stream.reset()
+        for call in range(9):
+            rows = torch.full((5, 1, 1), float(call))
+            stream.update(rows, 2 * rows, again=call > 0)
+        m = stream.moments()
+        assert m is not None
+        assert (m.rows, m.clusters, m.positions) == (45, 5, 9.0)
+        assert torch.equal(m.kept_g, 2 * m.kept_h)
+        assert len(m.kept_h[0].unique()) == KEEP_ROWS
+        times[m.kept_h[0].flatten().long()] += 1
+    spread = 4 * (4 / 9 * 5 / 9 / batches) ** 0.5
+    assert (times / batches - 4 / 9).abs().max() < spread

@@ -650,6 +650,20 @@ def test_forward_passes_without_a_gradient_count_for_nothing() -> None:
     assert tap.stream.rows == 12
 
 
+def test_another_forward_pass_before_the_backward_pass_changes_nothing() -> None:
+    """The size of the batch is that of the pass whose gradient arrives."""
+    torch.manual_seed(0)
+    model, (x, y) = mlp(), classes(7)()[0]
+    tap = tapped(model, "2", Scale("mean", 1))
+    out = model(x)
+    with torch.no_grad():
+        model(torch.randn(24, 7))
+    F.cross_entropy(out, y).backward()
+    tap.active = False
+    g = torch.autograd.grad(F.cross_entropy(out := model(x), y, reduction="sum"), out)[0]
+    torch.testing.assert_close(tap.stream.moments().G, g.T @ g)
+
+
 def test_a_tap_that_is_switched_off_sees_nothing() -> None:
     model, (x, y) = mlp(), classes(7)()[0]
     tap = tapped(model, "2", Scale("mean", 1))

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lawful import open_run
+from lawful.lab.checkpoint import CHECKPOINT
 from lawful.lab.experiment import Band, Experiment, Settings, experiment, experiments, on, setting
 from lawful.lab.experiments import canonical_digits
 from lawful.lab.training import NonFiniteLoss
@@ -95,7 +97,8 @@ SHORT = ["steps=40", "measurements=4", "width=16", "depth=2", "device=cpu"]
 
 
 def weights(folder):
-    return torch.load(folder / "checkpoint.pt", weights_only=True)["model"]
+    kept = load_file(folder / CHECKPOINT)
+    return {name: tensor for name, tensor in kept.items() if name.startswith("model.")}
 
 
 def test_an_interrupted_experiment_resumes_bit_for_bit(tmp_path, monkeypatch):
@@ -121,13 +124,14 @@ def test_an_interrupted_experiment_resumes_bit_for_bit(tmp_path, monkeypatch):
     assert resumed.manifest["status"] == "finished"
     assert resumed.manifest["steps"] == 40
     a, b = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert a
     assert all(torch.equal(a[name], b[name]) for name in a)
     for layer in ("fc0", "fc2"):
         assert resumed.at("rga_b", layer).value == whole.at("rga_b", layer).value
     # A finished run is left as it is.
-    before = (tmp_path / "cut" / "checkpoint.pt").stat().st_mtime_ns
+    before = (tmp_path / "cut" / CHECKPOINT).stat().st_mtime_ns
     DIGITS.run(settings, tmp_path / "cut", progress=False, resume=True)
-    assert (tmp_path / "cut" / "checkpoint.pt").stat().st_mtime_ns == before
+    assert (tmp_path / "cut" / CHECKPOINT).stat().st_mtime_ns == before
 
 
 def test_resuming_with_other_settings_is_refused(tmp_path):

@@ -65,7 +65,7 @@ class MomentStream:
             self._join(x, y)
         else:
             self.clusters += clusters
-            self._calls = 1
+            self._seen = T
             self._remember(*self._few(x, y))
 
     def trace(self, h: Tensor, g: Tensor, valid: Tensor | None = None) -> None:
@@ -165,18 +165,19 @@ class MomentStream:
             self._kept.pop(0)
 
     def _join(self, h: Tensor, g: Tensor) -> None:
-        """More rows of the clusters kept last: of all their calls, KEEP_ROWS rows drawn evenly."""
-        self._calls += 1
-        old_h, old_g = self._kept[-1]
-        old, (h, g) = old_h.shape[1], self._few(h, g)
-        h, g = torch.cat([old_h, h], dim=1), torch.cat([old_g, g], dim=1)
-        m = h.shape[1]
-        if m > KEEP_ROWS:
-            share = torch.full((m,), 1 / (m - old))
-            share[:old] = (self._calls - 1) / old
-            rows = torch.multinomial(share, KEEP_ROWS, generator=self._generator).to(h.device)
-            h, g = h[:, rows], g[:, rows]
-        self._kept[-1] = h, g
+        """Further rows of the clusters kept last: KEEP_ROWS of all their rows, drawn evenly."""
+        T = h.shape[1]
+        self._seen += T
+        drawn = torch.randperm(self._seen, generator=self._generator)[:KEEP_ROWS]
+        fresh = int((drawn < T).sum())
+        (old_h, old_g), (h, g) = self._kept[-1], self._few(h, g)
+        old = torch.randperm(old_h.shape[1], generator=self._generator)[: len(drawn) - fresh]
+        new = torch.randperm(h.shape[1], generator=self._generator)[:fresh]
+        old, new = old.to(h.device), new.to(h.device)
+        self._kept[-1] = (
+            torch.cat([old_h[:, old], h[:, new]], dim=1),
+            torch.cat([old_g[:, old], g[:, new]], dim=1),
+        )
 
 
 def rank_update(total: Tensor, rows: Tensor) -> None:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from .maps import LinearMap, beside, inner_modules, linear_maps, why_not
 from .readings import (
     Label,
     alignment_readings,
+    evidence_readings,
     exponent_readings,
     permutation_readings,
     spectral_readings,
@@ -204,17 +206,22 @@ class LayerMoments:
             if tap.map.kind != "embedding":
                 steady.begin(tap.map.weight())
 
-    def end_of_batch(self, rates: Mapping[nn.Parameter, tuple[float, float]], planned: int) -> None:
+    def end_of_batch(
+        self,
+        rates: Mapping[nn.Parameter, tuple[float, float]],
+        planned: int,
+        divisor: Tensor | float = 1.0,
+    ) -> None:
         """Called after the backward pass of a measured batch, before the optimiser moves.
 
         rates: (η, γ) of every trained parameter. Of a long window at most 16 batches give
-        their weight gradient.
+        their weight gradient. divisor: what a loss scaler left in the gradients.
         """
         if self.batches % max(1, planned // 16) == 0:
             for tap, steady in zip(self.taps, self.steadiness, strict=True):
                 p = tap.map.parameter
                 if p is not None and p.grad is not None and p in rates and self.alone(tap):
-                    gradient = tap.map.gradient(p.grad)
+                    gradient = tap.map.gradient(p.grad) / divisor
                     steady.add(tap.map.weight(), gradient, *rates[p])
         self.batches += 1
         self.scale.passes += 1  # also for those who call parts of the model, never the whole
@@ -270,16 +277,23 @@ class LayerMoments:
         return sum(t.stream.rows / per * (t.map.d_a**2 + t.map.d_b**2) * 0.75 for t in self.taps)
 
     def reading_work(self) -> float:
-        """Multiply-adds of one reading without decompositions: products of W, H and G."""
+        """Multiply-adds of one reading without decompositions: products of W, H, G and rows."""
         return sum(
-            8.0 * max(t.map.d_a, t.map.d_b) * t.map.d_a * t.map.d_b
-            + 1500.0 * (t.map.d_a**2 + t.map.d_b**2)
+            1.2 * (2.25 * t.map.d_a * t.map.d_b * (t.map.d_a + t.map.d_b))
+            + 460.0 * (t.map.d_a**2 + t.map.d_b**2)
             for t in self.taps
         )
 
-    def spectral_work(self) -> float:
-        """What decompositions cost beyond that; an eigendecomposition runs like 15 d³."""
-        return sum(40.0 * (t.map.d_a**3 + t.map.d_b**3) for t in self.taps)
+    def evidence_work(self) -> float:
+        """Exponents and permutation nulls: an eigendecomposition runs like 8 d³, a draw 30 d²."""
+        return sum(
+            10.0 * min(t.map.d_a, t.map.d_b) ** 3 + 9000.0 * (t.map.d_a**2 + t.map.d_b**2)
+            for t in self.taps
+        )
+
+    def spectra_work(self) -> float:
+        """The eigenvalues of H and G on both sides, beyond the evidence."""
+        return sum(9.0 * (t.map.d_a**3 + t.map.d_b**3) for t in self.taps)
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -317,15 +331,15 @@ class LayerMoments:
                     for label_, m_, c in self._pieces(tap, m, label, W, bias):
                         out += exponent_readings(label_, m_, c.W, seed=self.seed)[0]
                 if spectra:
-                    self._read_spectra(tap, m, label, W, bias, out, arrays)
+                    self._decompose(spectral_readings, tap, m, label, W, bias, out, arrays)
                 else:
                     self._weights[name] = W.clone(), None if bias is None else bias.clone()
                     self._owed = step
         return out, arrays, problems
 
     @torch.no_grad()
-    def read_owed_spectra(self) -> tuple[int, list[Measurement], Arrays] | None:
-        """Decompositions of the latest reading, when they were put off; None when none are owed."""
+    def read_owed(self, *, spectra: bool) -> tuple[int, list[Measurement], Arrays] | None:
+        """What the latest reading put off, None when nothing is owed; spectra only when wanted."""
         if self._owed is None:
             return None
         out: list[Measurement] = []
@@ -334,7 +348,8 @@ class LayerMoments:
             m = tap.stream.moments()
             if tap.map.name in self._weights and m is not None:
                 label = Label(self._owed, tap.map.name, m.clusters)
-                self._read_spectra(tap, m, label, *self._weights[tap.map.name], out, arrays)
+                take = spectral_readings if spectra else evidence_readings
+                self._decompose(take, tap, m, label, *self._weights[tap.map.name], out, arrays)
         step, self._owed, self._weights = self._owed, None, {}
         return step, out, arrays
 
@@ -352,12 +367,12 @@ class LayerMoments:
             out += _shape(label_, c.W)
             out += alignment_readings(label_, c.sides())
 
-    def _read_spectra(
-        self, tap: Tap, m: Moments, label: Label, W: Tensor, bias: Tensor | None,
-        out: list[Measurement], arrays: Arrays,
+    def _decompose(
+        self, take: Callable[..., Any], tap: Tap, m: Moments, label: Label,
+        W: Tensor, bias: Tensor | None, out: list[Measurement], arrays: Arrays,
     ) -> None:  # fmt: skip
         for label_, m_, c in self._pieces(tap, m, label, W, bias):
-            readings, found = spectral_readings(label_, m_, c, seed=self.seed)
+            readings, found = take(label_, m_, c, seed=self.seed)
             out += readings
             arrays |= {(label_.layer, q): a for q, a in found.items()}
 

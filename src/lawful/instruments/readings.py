@@ -140,6 +140,17 @@ def exponent_readings(
     return out, {"singular_values": s, "power_H_a": power_h, "power_G_b": power_g}
 
 
+def evidence_readings(
+    label: Label, m: Moments, c: Canonical, *, seed: int
+) -> tuple[list[Measurement], dict[str, np.ndarray]]:
+    """What verdicts need beyond the alignments: exponents and the permutation null."""
+    out, arrays = exponent_readings(label, m, c.W, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    for name, side in c.sides():
+        out += permutation_readings(label, name, side.M, generator)
+    return out, _on_host(arrays)
+
+
 def spectral_readings(
     label: Label, m: Moments, c: Canonical, *, seed: int
 ) -> tuple[list[Measurement], dict[str, np.ndarray]]:
@@ -156,7 +167,11 @@ def spectral_readings(
     out.append(label.value("rank_H_b", int(spectra.numerical_rank(H_b, 1e-4)), math.nan))
     out.append(label.value("entropy_rank_H_b", float(spectra.entropy_rank(H_b)), math.nan))
     arrays["view"] = torch.cat(views)
-    return out, {k: v.float().cpu().numpy() for k, v in arrays.items()}
+    return out, _on_host(arrays)
+
+
+def _on_host(arrays: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: value.float().cpu().numpy() for name, value in arrays.items()}
 
 
 def _eigenvalues(M: Tensor) -> Tensor:
@@ -169,12 +184,13 @@ def permutation_readings(
     """99th percentile of α when the neurons of one matrix are relabelled at random.
 
     Always sampled: where neurons differ in scale the null has a tail far above the normal one
-    of its mean and deviation. Half the draws above d = 256, where one costs d² memory moves.
+    of its mean and deviation. 200 draws; 50 above d = 256, where a draw costs d² memory moves
+    and the percentile is then close to their largest.
     """
     d = M.shape[-1]
     if d < 2:
         return
-    draws = PERMUTATIONS if d <= 256 else PERMUTATIONS // 2
+    draws = PERMUTATIONS if d <= 256 else PERMUTATIONS // 4
     for name, (i, j) in PAIRS.items():
         sample = nulls.permutation_null(M[i], M[j], draws, generator)
         bar = float(nulls.percentile(sample, 99))

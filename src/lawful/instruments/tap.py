@@ -89,7 +89,7 @@ class Tap:
         self.map, self.scale, self.normalise = map, scale, normalise
         # The tensors of an attention module are brought to samples first before we see them.
         self.batch_dim = 0 if map.kind == "attention" else batch_dim
-        self.active = False
+        self.active = self.compiled = False
         self._latest: tuple[int, int] | None = None
         self.problem = ""
         self.sampled = False
@@ -108,7 +108,10 @@ class Tap:
         if not self.active or self.problem or not y.requires_grad:
             return
         if torch.compiler.is_compiling():
-            self._trace(y.detach().clone() if x is None else x.detach(), y)
+            if self.compiled:
+                self._trace(y.detach().clone() if x is None else x.detach(), y)
+            else:
+                self.problem = "called in a compiled function: compile the model, and observe that"
             return
         with self._harmless():
             self._watch(x, y, see, cut)
@@ -118,7 +121,7 @@ class Tap:
         self._check(h, see(cut(y.detach())))
         if self._unguarded(x):
             h = h.clone()
-        version, of_pass, done = h._version, self.scale.passes, False
+        version, call, done = h._version, (self.scale.batch, self.scale.passes), False
 
         def on_gradient(g: Tensor) -> None:
             nonlocal done
@@ -128,7 +131,7 @@ class Tap:
             with self._harmless():
                 if h._version != version:
                     raise ValueError("its input was overwritten in place before the backward pass")
-                self.take(h, see(cut(g.detach())), of_pass)
+                self.take(h, see(cut(g.detach())), *call)
 
         y.register_hook(on_gradient)
 
@@ -147,13 +150,16 @@ class Tap:
             self.problem = str(error) if told else f"{type(error).__name__}: {error}"
 
     @torch.no_grad()
-    def take(self, h: Tensor, g: Tensor, of_pass: int = 0) -> None:
+    def take(
+        self, h: Tensor, g: Tensor, batch: int | None = None, of_pass: int | None = None
+    ) -> None:
         """Add one call's rows: h as it went in, g as autograd gave it.
 
+        batch:   samples in the batch of that call, where it is known.
         of_pass: the forward pass it was part of; the samples of one pass are the same.
         """
         with torch.autocast(g.device.type, enabled=False):
-            batch = None if unbatched(self.map, g) else self.scale.batch
+            batch = None if unbatched(self.map, g) else batch
             clusters, T = positions(self.map, g, batch, self.batch_dim)
             at = None
             if clusters * T > self.rows_cap and T > 1:
@@ -167,15 +173,22 @@ class Tap:
                 return  # the scale was too large: the scaler passes this batch over, and so do we
             if self.normalise:
                 x, y = normalised(x), normalised(y)
-            size = (of_pass, len(x))
-            self.stream.update(x, y, again=self._latest == size)
-            self._latest = size
+            this = None if of_pass is None else (of_pass, len(x))
+            self.stream.update(x, y, again=this is not None and this == self._latest)
+            self._latest = this
             self.ever = True
 
     def begin(self) -> None:
         """Start from zero."""
         self.stream.reset()
         self._latest = None
+
+    def prepare(self) -> None:
+        """Make ready for being part of a compiled graph."""
+        W = self.map.weight()
+        self.compiled = True
+        self.stream.prepare(W)
+        self.scale.prepare(W.device)
 
     def _trace(self, h: Tensor, y: Tensor) -> None:
         """Inside a compiled graph: in-place sums, every position, no branch on data.
@@ -242,6 +255,8 @@ class Hooks:
             self.model.register_forward_pre_hook(self._batch_size, with_kwargs=True)
         )
         for module, taps in self.of_module.items():
+            if all(t.problem for t in taps):
+                continue
             if isinstance(module, nn.MultiheadAttention):
                 self._handles += _watch_attention(module, taps)
             else:
@@ -256,6 +271,7 @@ class Hooks:
     def _batch_size(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         if not torch.compiler.is_compiling():
             self.scale.passes += 1
+        self.scale.batch = None
         for value in (*args, *kwargs.values()):
             if isinstance(value, Tensor) and value.dim() > 0:
                 self.scale.batch = value.shape[min(self.batch_dim, value.dim() - 1)]

@@ -57,7 +57,9 @@ class Work:
         self._readings += 1
         self._counted += layers.reading_work()
         if spectra:
-            self._spectral += layers.spectral_work()
+            work = layers.evidence_work() + layers.spectra_work()
+            self._spectral += work
+            self._counted += work
         self._window = self._spent / self._readings
 
     @property
@@ -72,20 +74,20 @@ class Work:
         if self.schedule.timed:
             elapsed = time.perf_counter() - self._started
             return self._spent + self._window <= self.schedule.share * elapsed
-        cost = self.planned * layers.batch_work() + layers.reading_work()
-        return self._counted + cost <= 2 / 3 * self.schedule.share * step * self._per_step
+        cost = self.planned * layers.batch_work() + layers.reading_work() + layers.evidence_work()
+        return self._counted + cost <= self.schedule.share * step * self._per_step
 
     def affords_spectra(self, layers: LayerMoments, step: int) -> bool:
-        """Decompositions: always, or within a share of the work.
+        """Decompositions: always, or within a third of the share (`every`: 2 % of the work).
 
-        The last reading's are taken in any case, when the run ends; their cost is set aside.
+        The evidence a verdict needs is taken when the run ends in any case, and set aside.
         """
         if self.schedule.timed:
             return self.overhead() < self.schedule.share / 2  # type: ignore[operator]
         if self.schedule.share is None and self.schedule.consecutive:
             return True
-        share = (self.schedule.share or 0.06) / 3
-        return self._spectral + 2 * layers.spectral_work() <= share * step * self._per_step
+        allowed = (self.schedule.share or 0.06) / 3 * step * self._per_step
+        return self._spectral + layers.spectra_work() + 2 * layers.evidence_work() <= allowed
 
 
 class Clock:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from .. import Probe, log_spaced, observe, open_run
 from ..record import Run
+from .checkpoint import CHECKPOINT, resume
 from .datasets import Dataset
-from .training import Batches, Loss, resume, train
+from .training import Batches, Loss, train
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Job:
     """Where one run goes and how it is started.
 
     out:      its run folder. seed: of weights, batches and everything else drawn.
-    progress: show a bar on stderr. resume: go on from `out`/checkpoint.pt when it is there.
+    progress: show a bar on stderr. resume: go on from the checkpoint in `out` when it is there.
     entry:    the `experiment` entry of the manifest: {"name": ..., "settings": {...}}.
     """
 
@@ -58,7 +59,7 @@ class Job:
         probe:   the (x, y) batches over which moments are taken, at fixed weights.
         laws:    families or names of the laws to observe for.
         """
-        checkpoint = self.out / "checkpoint.pt"
+        checkpoint = self.out / CHECKPOINT
         start = resume(checkpoint, model, optimizer) if self.resume else 0
         with observe(
             model,

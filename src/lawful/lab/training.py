@@ -11,7 +11,6 @@ that checkpoint goes on bit for bit as if it had never stopped.
 from __future__ import annotations
 
 import math
-import os
 import signal
 import threading
 import time
@@ -22,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+from .checkpoint import save
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -95,43 +96,6 @@ def train(
 def cosine(peak: float, steps: int) -> Callable[[int], float]:
     """Learning rate η_t = η (1 + cos πt/T)/2, from `peak` down to 0 at the last step."""
     return lambda step: peak * (1 + math.cos(math.pi * min(1.0, step / steps))) / 2
-
-
-def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Write model, optimiser, random stream and step to `path`; the old file stays until then."""
-    state: dict[str, Any] = {
-        "step": step,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "random": torch.get_rng_state(),
-    }
-    temporary = path.with_name(path.name + ".part")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
-
-
-def resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Read a checkpoint into model and optimiser; returns the steps already taken.
-
-    The file is read as tensors and plain numbers only (`weights_only=True`): it cannot run
-    code. A file that is not there means 0 steps. Raises `ValueError` when it cannot be read or
-    belongs to another model.
-    """
-    if not path.exists():
-        return 0
-    device = next(model.parameters()).device
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"].cpu())
-        return int(state["step"])
-    except Exception as cause:  # torch raises half a dozen kinds for a damaged file
-        first = str(cause).splitlines()[0]
-        raise ValueError(
-            f"{path} is not a checkpoint of this model ({first}); "
-            "delete it to start over, or resume with the settings it was made with"
-        ) from cause
 
 
 @contextmanager
