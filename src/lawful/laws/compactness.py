@@ -34,7 +34,7 @@ from .canonical import EVIDENCE, SOURCE
 from .evidence import at_initialisation, last, show
 from .formation import Finding, tell
 from .law import Condition, Prediction, barred, status_of
-from .regime import sampling, show_count, wide
+from .regime import more_than_a_line, sampling, show_count, wide
 from .registry import declare
 from .verdict import Verdict
 
@@ -70,6 +70,7 @@ def _regime(run: Run, layer: str) -> tuple[Condition, ...]:
         Condition("initialisation", begun, math.nan, "no measurement at initialisation (step 0)"),
         _aligned(run, layer),
         *sampling(run, layer),
+        more_than_a_line(run, layer),
     )
 
 

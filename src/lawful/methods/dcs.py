@@ -135,9 +135,7 @@ class Tied(Mirror):
 
     def split(self, theta: Tensor) -> Tensor:
         slices = theta.movedim(self.dim, 0)
-        return ((slices[self.first] - slices[self.second]) / 2**0.5).flatten(1)[:, :] if (
-            slices.dim() > 1
-        ) else ((slices[self.first] - slices[self.second]) / 2**0.5)[:, None]
+        return (slices[self.first] - slices[self.second]).reshape(len(self.first), -1) / 2**0.5
 
     def lift(self, c: Tensor, shape: torch.Size) -> Tensor:
         order = list(shape)
@@ -186,9 +184,9 @@ class Subspace(Mirror):
 class DCS(Reparametrisation):
     """θ = (I − OOᵀ) w + O·product(a, b); originals (w, a, b), or (a, b) where O is everything."""
 
-    method = "dcs"
-
-    def __init__(self, mirror: Mirror, shape: torch.Size, generator: torch.Generator | None) -> None:
+    def __init__(
+        self, mirror: Mirror, shape: torch.Size, generator: torch.Generator | None
+    ) -> None:
         super().__init__()
         self.mirror, self.shape, self.generator = mirror, shape, generator
         self.free = 0 if mirror.whole else 1
@@ -234,11 +232,7 @@ def dcs(
         own = copy.deepcopy(mirror).to(address.tensor.device)
         return DCS(own, address.tensor.shape, generator)
 
-    with torch.no_grad():
-        attach(chosen, make)
-    for address in chosen:
-        # Later assignments draw from torch's generator: a generator does not belong in a model.
-        address.owner.parametrizations[address.leaf][0].generator = None  # type: ignore
+    attach(chosen, make)
     return model
 
 

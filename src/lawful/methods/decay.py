@@ -18,12 +18,10 @@ from typing import Any
 
 from torch import nn
 
-from .parameters import Reparametrisation, originals, reparametrised
+from .parameters import originals, part, reparametrised
 
 
-def parameter_groups(
-    model: nn.Module, decay: float, *, rest: float = 0.0
-) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, decay: float, *, rest: float = 0.0) -> list[dict[str, Any]]:
     """Two parameter groups for any torch optimiser: factors at λ = decay, all else at `rest`.
 
     model: with at least one parameter under spred, DCS or syre.
@@ -45,7 +43,6 @@ def parameter_groups(
 
 
 def _decayed(owner: nn.Module, leaf: str) -> list[nn.Parameter]:
-    lists = owner.parametrizations
-    assert isinstance(lists, nn.ModuleDict)
-    (part,) = (p for p in lists[leaf].children() if isinstance(p, Reparametrisation))
-    return originals(owner, leaf)[part.free :]
+    ours = part(owner, leaf)
+    assert ours is not None
+    return originals(owner, leaf)[ours.free :]

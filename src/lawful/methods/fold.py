@@ -4,16 +4,16 @@
 
 After it `state_dict()` has the keys of the model that was never reparametrised, so the result
 loads, exports and pickles like any other. Decay now acts on θ again and not on φ: training on
-with the old λ is another objective. Build a new optimiser (for spred, dcs: θ is a new parameter).
+with the old λ is another objective. Build a new optimiser (after spred
+and dcs θ is a new parameter; after syre it is the one that the old optimiser holds).
 """
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from .parameters import Reparametrisation, reparametrised
+from .parameters import Reparametrisation, chain, originals, reparametrised
 
 
 def fold(model: nn.Module) -> nn.Module:
@@ -28,20 +28,18 @@ def fold(model: nn.Module) -> nn.Module:
     for name, owner, leaf in found:
         _check_alone(name, owner, leaf)
     for _, owner, leaf in found:
-        trains = any(p.requires_grad for p in owner.parametrizations[leaf].parameters())  # type: ignore
-        with torch.no_grad():
-            value = getattr(owner, leaf).detach().clone()
-            parametrize.remove_parametrizations(owner, leaf)
-        # torch leaves a buffer where no original asked for a gradient; a weight is a parameter.
-        delattr(owner, leaf)
-        owner.register_parameter(leaf, nn.Parameter(value, requires_grad=trains))
+        trains = any(p.requires_grad for p in originals(owner, leaf))
+        parametrize.remove_parametrizations(owner, leaf)
+        value = getattr(owner, leaf)
+        if not isinstance(value, nn.Parameter):
+            # torch leaves a buffer where no gradient was asked for; a weight is a parameter.
+            delattr(owner, leaf)
+            owner.register_parameter(leaf, nn.Parameter(value.detach(), requires_grad=trains))
     return model
 
 
 def _check_alone(name: str, owner: nn.Module, leaf: str) -> None:
-    lists = owner.parametrizations
-    assert isinstance(lists, nn.ModuleDict)
-    strangers = [p for p in lists[leaf].children() if not isinstance(p, Reparametrisation)]
+    strangers = [p for p in chain(owner, leaf).children() if not isinstance(p, Reparametrisation)]
     if strangers:
         raise ValueError(
             f"fold: {name!r} also has {type(strangers[0]).__name__} on top; remove that one first "

@@ -42,12 +42,12 @@ class Address:
 class Reparametrisation(nn.Module):
     """A map θ = f(φ) of this room: `forward` is f, `right_inverse` one of its inverses.
 
-    method: the name of the method, for messages.
-    free:   how many of the first originals carry no decay (see `decay.parameter_groups`).
+    free:      how many of the first originals carry no decay (see `decay.parameter_groups`).
+    generator: source of the draws of `right_inverse` while it is attached; forgotten then.
     """
 
-    method: str = ""
     free: int = 0
+    generator: torch.Generator | None = None
 
 
 def find(model: nn.Module, names: str | Iterable[str], method: str) -> list[Address]:
@@ -71,9 +71,13 @@ def find(model: nn.Module, names: str | Iterable[str], method: str) -> list[Addr
 
 
 def attach(addresses: Iterable[Address], make: Callable[[Address], Reparametrisation]) -> None:
-    """Put f on every address; all are made before the first is attached, so errors leave no trace."""
+    """Put f on every address; all are made before the first is attached: errors leave no trace."""
     for address, reparametrisation in [(a, make(a)) for a in addresses]:
-        parametrize.register_parametrization(address.owner, address.leaf, reparametrisation)
+        with torch.no_grad():
+            parametrize.register_parametrization(address.owner, address.leaf, reparametrisation)
+        # A later assignment to the weight draws from torch's own generator: a generator of the
+        # caller has no place in a model that is copied and saved.
+        reparametrisation.generator = None
 
 
 def reparametrised(model: nn.Module) -> list[tuple[str, nn.Module, str]]:
@@ -84,17 +88,29 @@ def reparametrised(model: nn.Module) -> list[tuple[str, nn.Module, str]]:
             continue
         lists = module.parametrizations
         assert isinstance(lists, nn.ModuleDict)
-        for leaf, chain in lists.items():
-            if any(isinstance(part, Reparametrisation) for part in chain.children()):
-                found.append((f"{path}.{leaf}".lstrip("."), module, leaf))
+        ours = [leaf for leaf in lists if part(module, leaf) is not None]
+        found += [(f"{path}.{leaf}".lstrip("."), module, leaf) for leaf in ours]
     return found
+
+
+def chain(owner: nn.Module, leaf: str) -> parametrize.ParametrizationList:
+    """Everything that stands between φ and θ at one address."""
+    lists = owner.parametrizations
+    assert isinstance(lists, nn.ModuleDict)
+    found = lists[leaf]
+    assert isinstance(found, parametrize.ParametrizationList)
+    return found
+
+
+def part(owner: nn.Module, leaf: str) -> Reparametrisation | None:
+    """The reparametrisation of this room at one address; None where there is none."""
+    ours = (p for p in chain(owner, leaf).children() if isinstance(p, Reparametrisation))
+    return next(ours, None)
 
 
 def originals(owner: nn.Module, leaf: str) -> list[nn.Parameter]:
     """φ: the parameters that the optimiser sees in place of θ, in the order of `forward`."""
-    lists = owner.parametrizations
-    assert isinstance(lists, nn.ModuleDict)
-    return list(lists[leaf].parameters(recurse=False))
+    return list(chain(owner, leaf).parameters(recurse=False))
 
 
 def uniform(like: Tensor, low: float, high: float, generator: torch.Generator | None) -> Tensor:

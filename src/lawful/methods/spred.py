@@ -31,7 +31,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .parameters import Reparametrisation, attach, find, originals, reparametrised, uniform
+from .parameters import Reparametrisation, attach, find, originals, part, reparametrised, uniform
 
 INITS = ("preserving", "independent", "balanced")
 
@@ -42,8 +42,6 @@ class SignTrapWarning(UserWarning):
 
 class Product(Reparametrisation):
     """W = U₁ ⊙ … ⊙ U_K; every original has the shape of W."""
-
-    method = "spred"
 
     def __init__(self, depth: int, init: str, generator: torch.Generator | None) -> None:
         super().__init__()
@@ -85,18 +83,13 @@ def spred(
     if init not in INITS:
         raise ValueError(f"init={init!r}: choose one of {', '.join(INITS)}")
     chosen = find(model, names, "spred")
-    with torch.no_grad():
-        attach(chosen, lambda address: Product(depth, init, generator))
-    for address in chosen:
-        # Later assignments draw from torch's generator: a generator does not belong in a model.
-        address.owner.parametrizations[address.leaf][0].generator = None  # type: ignore
-    trapped = {name: share for name, share in sign_trap(model).items() if share > 0}
-    ours = {name: share for name, share in trapped.items() if name in {a.name for a in chosen}}
-    if ours:
-        worst = max(ours, key=lambda name: ours[name])
+    attach(chosen, lambda address: Product(depth, init, generator))
+    shares = sign_trap(model)
+    worst = max((address.name for address in chosen), key=lambda name: shares[name])
+    if shares[worst] > 0:
         warnings.warn(
-            f"spred: in {worst!r} {ours[worst]:.0%} of the weights have two smallest factors of "
-            f"equal magnitude (init={init!r}): their signs cannot change, and training will not "
+            f"spred: in {worst!r} {shares[worst]:.0%} of the weights have two smallest factors of "
+            f"equal magnitude (init={init!r}): their signs cannot change, and training may not "
             'find the sparse solution. Use init="preserving" or "independent".',
             SignTrapWarning,
             stacklevel=2,
@@ -112,9 +105,7 @@ def sign_trap(model: nn.Module, *, tolerance: float = 1e-6) -> dict[str, float]:
     """
     shares = {}
     for name, owner, leaf in reparametrised(model):
-        lists = owner.parametrizations
-        assert isinstance(lists, nn.ModuleDict)
-        if any(isinstance(part, Product) for part in lists[leaf].children()):
+        if isinstance(part(owner, leaf), Product):
             shares[name] = frozen_share(originals(owner, leaf), tolerance)
     return shares
 

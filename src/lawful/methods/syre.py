@@ -31,7 +31,6 @@ from .parameters import Address, Reparametrisation, attach, find, normal
 class Shift(Reparametrisation):
     """θ = θ₀ + φ·D^{−½}; θ₀ and D^{−½} are buffers, so `state_dict` carries them."""
 
-    method = "syre"
     offset: Tensor
     scale: Tensor
 
@@ -74,13 +73,12 @@ def syre(
         raise ValueError(f"spread={spread}: give a number ≥ 0 (0 is the plain form)")
 
     def make(address: Address) -> Shift:
-        offset = sigma * normal(address.tensor, generator)
-        draw = normal(address.tensor, generator) if spread else torch.zeros_like(offset)
+        like = address.tensor.detach()
+        offset = sigma * normal(like, generator)
+        draw = normal(like, generator) if spread else torch.zeros_like(offset)
         return Shift(offset, (-0.5 * spread * draw).exp())
 
-    chosen = find(model, names, "syre")
-    with torch.no_grad():
-        attach(chosen, make)
+    attach(find(model, names, "syre"), make)
     return model
 
 

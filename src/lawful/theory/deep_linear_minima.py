@@ -20,11 +20,12 @@ General Σ_x: stationary points lie on the ridge path β(κ) = (cΣ_x + κI)⁻�
     γ_sp = max_κ κ‖β‖^{2−2/K},        γ_c = max_κ (2βᵀb − cβᵀΣ_xβ)/(K‖β‖^{2/K}).
 
 Neuron noise. Multiply each hidden neuron by an independent ε with E ε = 1, Var ε = σ²: then
-c = Π_l (1 + σ_l²/d_l) over hidden layers of width d_l (else c = 1). By Cauchy–Schwarz, layer by layer,
-E f² ≥ cβᵀΣ_xβ, with equality for |W_i| of equal entries, which also attains the least decay.
+c = Π_l (1 + σ_l²/d_l) over hidden layers of width d_l (else c = 1). By Cauchy–Schwarz, layer by
+layer, E f² ≥ cβᵀΣ_xβ; rank-one W_i that treat all neurons of a layer alike up to sign attain it,
+and the least decay as well.
 
-Several outputs, Σ_x = s²I, no noise: the singular modes of E[yxᵀ] decouple, each like one output with
-r its singular value. K = 2, s = 1 is matrix factorisation: s_i → (s_i − γ)₊, rank #{s_i > γ}.
+Several outputs, Σ_x = s²I, no noise: the singular modes of E[yxᵀ] decouple, each like one output
+with r its singular value. K = 2, s = 1 is matrix factorisation: s_i → (s_i − γ)₊, rank #{s_i > γ}.
 
 Source: Ziyin, Li, Meng, "Exact Solutions of a Deep Linear Network", arXiv 2202.04777 (model, K = 2
 and K ≥ 3 dichotomy); thresholds, spinodal and reduction derived here.

@@ -70,7 +70,7 @@ def equilibrium(
         raise ValueError(f"depth={depth}: one layer has no charge; give 2 or more")
     root_x, root_eps = _root(Sigma_x, "Sigma_x"), _root(Sigma_eps, "Sigma_eps")
     L, S, Rt = np.linalg.svd(root_eps @ V @ root_x, full_matrices=False)
-    rank = int(np.sum(S > 1e-12 * S[0]))
+    rank = int(np.count_nonzero(S / max(S[0], 1e-300) > 1e-12))
     width = rank if width is None else width
     if rank == 0 or width < rank:
         raise ValueError(f"V has rank {rank}, width={width}: need 1 ≤ rank ≤ width")

@@ -1,18 +1,18 @@
 """Dimensional collapse in closed form: InfoNCE with a linear encoder.
 
-Model. f = Wx; views x + c, x + c′ with data covariance A₀ and augmentation covariance C, all Gaussian;
+Model. f = Wx; views x + c, x + c′ with data covariance A₀ and augmentation covariance C, Gaussian;
 similarity −½‖f − f′‖²; decay γ‖W‖² (torch weight_decay = 2γ); many negatives. With Σ = A₀ + C and
 P = Σ^{½}WᵀWΣ^{½}, integrating the Gaussian negatives gives the loss exactly,
 
     L = Tr[(C+γ)WᵀW] − ½ ln det(I + P) − ½ Tr[P(I + P)⁻¹]
       ≈ −Tr[(A₀−γ)WᵀW] + ¾ Tr[(WᵀWΣ)²]         near W = 0.
 
-Minimum. L is convex in P and, apart from its linear term, depends on the eigenvalues of P only; so P
+Minimum. L is convex in P and, but for its linear term, depends on the eigenvalues of P only; so P
 shares the eigenvectors of B = Σ^{−½}(C + γI)Σ^{−½}, and each eigenvalue p follows from that of B:
 
     y + y² = 2b,     y = (√(1 + 8b) − 1)/2,     p = (1/y − 1)₊.
 
-Direction i is active iff b_i < 1. By Sylvester's law of inertia the number of b_i < 1 is the number of
+Direction i is active iff b_i < 1. By Sylvester's law of inertia there are as many b_i < 1 as
 eigenvalues of A₀ above γ: augmentation decides which directions and how large, never how many.
 Near the threshold WᵀW ≈ ⅔ Σ^{−½}[Σ^{−½}(A₀−γ)Σ^{−½}]₊Σ^{−½}.
 
@@ -52,8 +52,8 @@ def active_directions(A0: Array, gamma: float) -> int:
 def optimum(A0: Array, C: Array, gamma: float, *, width: int | None = None) -> Array:
     """WᵀW (d, d) of the global minimum; width: output dimension k of the encoder (default d).
 
-    >>> float(optimum(np.eye(1), np.eye(1), gamma=1.0)[0, 0])
-    0.0
+    >>> optimum(np.diag([1.0, 0.2]), np.eye(2), gamma=0.5).round(6).tolist()
+    [[0.107625, 0.0], [0.0, 0.0]]
     """
     inverse_root = _inverse_root(A0 + C)
     b, Q = np.linalg.eigh(inverse_root @ (C + gamma * np.eye(len(C))) @ inverse_root)

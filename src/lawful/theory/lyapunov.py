@@ -8,9 +8,9 @@ a product of random factors. By the law of large numbers ln|s| moves at the Lyap
 
     Λ = E ln|1 − η(h + 2γ)|    per step,
 
-so s → 0 in probability iff Λ < 0. Since E ln|1 − ηh| ≈ −ηE[h] − η²E[h²]/2, noise alone stabilises a
-saddle (E h < 0) from η_c ≈ −2E[h]/E[h²] on. The mean square asks for more: E(1 − η(h+2γ))² < 1, which
-no saddle satisfies.
+so s → 0 in probability iff Λ < 0. Since E ln|1 − ηh| ≈ −ηE[h] − η²E[h²]/2, noise alone stabilises
+a saddle (E h < 0) from η_c ≈ −2E[h]/E[h²] on. The mean square asks for more: E(1 − η(h+2γ))² < 1,
+which no saddle (E[h + 2γ] < 0) satisfies.
 
 Several directions: the top exponent of the product of the matrices I − η(OᵀH(x)O + 2γI).
 
@@ -71,7 +71,7 @@ def critical_eta(
 
     >>> two_kinds = np.array([-1.2, 0.8]), np.array([0.45, 0.55])
     >>> round(critical_eta(two_kinds[0], probabilities=two_kinds[1]), 4)
-    0.2097
+    0.2098
     """
 
     def rate(eta: float) -> float:

@@ -15,15 +15,15 @@ Local threshold. Across the plane the curvature of L_γ is OᵀH₀O + 2γI, so 
 
 a fixed point in γ because θ_s moves with it.
 
-Pitchfork. On the unstable direction L_γ ≈ (γ − γ_c)s² + c₁s⁴: c₁ > 0 gives s* = √((γ_c−γ)₊/2c₁), a
-continuous collapse; c₁ < 0 a jump. Decay towards θ₀ ≠ 0 (syre) adds −2γs₀s, the imperfect pitchfork:
-no exact collapse, s ≈ γs₀/(γ−γ_c) well above the threshold.
+Pitchfork. On the unstable direction L_γ ≈ (γ − γ_c)s² + c₁s⁴: c₁ > 0 gives s* = √((γ_c−γ)₊/2c₁),
+a continuous collapse; c₁ < 0 a jump. Decay towards θ₀ ≠ 0 (syre) adds −2γs₀s, the imperfect
+pitchfork: no exact collapse, s ≈ γs₀/(γ−γ_c) well above the threshold.
 
-Global threshold. γ_g = sup_θ [ℓ(Pθ) − ℓ(θ)]/‖Oᵀθ‖² ≥ γ_c with P = I − OOᵀ; from γ_g on no point beats
-its projection. It can be infinite on an unbounded region.
+Global threshold. γ_g = sup_θ [ℓ(Pθ) − ℓ(θ)]/‖Oᵀθ‖² ≥ γ_c with P = I − OOᵀ; from γ_g on no point
+beats its projection. It can be infinite on an unbounded region.
 
-Trap. A network has many mirrors: the state may have collapsed onto another one (swap∘sign instead of
-swap), so measure the distance to the nearest mirror of the whole group.
+Trap. A network has many mirrors: the state may have collapsed onto another one (swap∘sign instead
+of swap), so measure the distance to the nearest mirror of the whole group.
 
 Source: Ziyin, "Symmetry Induces Structure and Constraint of Learning", ICML 2024, arXiv 2309.16932
 (items 1–3); thresholds and pitchforks derived here; removal by θ₀: Ziyin, Xu, Chuang, "Remove

@@ -5,8 +5,8 @@ flow conserves the charge C = θᵀAθ. SGD does not: its noise pushes θ along 
 the one point where the noise on the growing and on the shrinking directions balances,
 whatever the initialisation.
 
-The step θ' = θ − η(g + wθ), w the coupled weight decay of torch, and θᵀAg = 0 (the derivative of the
-invariance, true of every mini-batch) give, for any η and without approximation,
+The step θ' = θ − η(g + wθ), w the coupled weight decay of torch, and θᵀAg = 0 (the derivative of
+the invariance, true of every mini-batch) give, for any η and without approximation,
 
     C' = (1 − ηw)² C + η² gᵀAg,
     E[ΔC] = −(2ηw − η²w²) C + η² (Tr[Σ₁A]/S + ḡᵀAḡ)            Σ₁ per sample, S the batch size.
@@ -71,7 +71,7 @@ class Orbit:
 
 
 def orbit(A: Array, theta: Array, Sigma: Array) -> Orbit:
-    """Resolve θ (d,) and the per-sample gradient covariance Σ₁ (d, d) in the eigenbasis of A (d, d).
+    """Resolve θ (d,) and the per-sample gradient covariance Σ₁ (d, d) in the eigenbasis of A.
 
     >>> orbit(np.diag([1.0, -1.0]), np.array([3.0, 2.0]), np.eye(2)).theta2.tolist()
     [4.0, 9.0]

@@ -21,13 +21,13 @@ two layers, between
 
 (Tr S′ ≤ √λ_max ‖V√Σ_x‖_* and ‖U‖² likewise), and even *sharpens* if started at the flattest.
 
-Step size. SGD of batch 1 on h = 2JᵀJ (J the Jacobian of the d_y outputs, E h = H) is stable in mean
-square if η E[h²] ⪯ 2H, which η ≤ 2/max 2‖JJᵀ‖ ensures. Since E 2Tr JJᵀ = S, the scale is 2/S, set by
-the trace and not by the largest eigenvalue as for full-batch descent: nearly sharp for one
-output (Gaussian x in d dimensions: 2d/(d+2)/S), up to d_y times too careful for d_y equal ones.
+Step size. SGD of batch 1 on h = 2JᵀJ (J the Jacobian of the d_y outputs, E h = H) is stable in
+mean square if η E[h²] ⪯ 2H, which η ≤ 2/max 2‖JJᵀ‖ ensures. Since E 2Tr JJᵀ = S, the scale is 2/S,
+set by the trace and not by the largest eigenvalue as for full-batch descent: nearly sharp for one
+output (Gaussian x in d dimensions: 2d/((d+2)S)), up to d_y times too careful for d_y equal ones.
 
-Source: Ziyin et al., arXiv 2402.07193 (stability metric, warm-up); the flattest value for Σ_x = I also
-in Gatmiry et al., arXiv 2306.13239. Bounds derived here.
+Source: Ziyin et al., arXiv 2402.07193 (stability metric, warm-up); the flattest value for Σ_x = I
+(as we recall it) in Gatmiry et al., arXiv 2306.13239. Proof and bounds ours.
 """
 
 from __future__ import annotations

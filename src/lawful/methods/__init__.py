@@ -1,0 +1,52 @@
+"""Methods: what the laws of symmetry are good for, on a user's model and through torch alone.
+
+    spred      a product of factors + weight decay = an L1 (or L_{2/K}) penalty
+    dcs        the same for any mirror: groups, rank, tied neurons; with the critical decay
+    syre       decay to a random point: no symmetric state is invariant; and its control
+    teleport   along an orbit to a charge or to the noise equilibrium, at no cost in loss
+    warmup     how many steps SGD needs to get to where the target learning rate is stable
+    fold       the plain model back
+
+Reparametrise, build the optimiser on `parameter_groups(model, decay)`, train, `fold`.
+"""
+
+from .dcs import DCS, Groups, LowRank, Mirror, Sparse, Subspace, Tied, critical_decay, dcs
+from .decay import parameter_groups
+from .fold import fold
+from .parameters import Reparametrisation
+from .spred import Product, SignTrapWarning, matched_decay, sign_trap, spred
+from .syre import Shift, perturb_once, syre
+from .teleport import charges, rescale, teleport_charge, teleport_linear, teleport_noise
+from .warmup import Advice, Rescaling, advise_warmup, stable_rate
+
+__all__ = [
+    "DCS",
+    "Advice",
+    "Groups",
+    "LowRank",
+    "Mirror",
+    "Product",
+    "Reparametrisation",
+    "Rescaling",
+    "Shift",
+    "SignTrapWarning",
+    "Sparse",
+    "Subspace",
+    "Tied",
+    "advise_warmup",
+    "charges",
+    "critical_decay",
+    "dcs",
+    "fold",
+    "matched_decay",
+    "parameter_groups",
+    "perturb_once",
+    "rescale",
+    "sign_trap",
+    "spred",
+    "stable_rate",
+    "syre",
+    "teleport_charge",
+    "teleport_linear",
+    "teleport_noise",
+]
