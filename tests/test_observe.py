@@ -436,16 +436,29 @@ def table(run: lawful.Run, quantity: str, layer: str = "2") -> list[tuple[int, i
 
 
 def test_every_step(tmp_path: Path) -> None:
-    """20·d = 160 rows are 10 batches of 16; the last window, half full, is closed at the end."""
+    """Initialisation first; then 32·d = 256 rows are 16 batches of 16, the last window half."""
     run = recorded(tmp_path, lawful.every(1), 25)
-    assert table(run, "samples") == [(9, 160), (19, 160), (25, 80)]
-    assert run.at("required_samples", "2").value == 160
-    assert run.at("drift", "2", 9).value > 0
+    assert table(run, "samples") == [(0, 16), (16, 256), (25, 128)]
+    assert run.at("required_samples", "2").value == 256
+    assert run.at("drift", "2", 16).value > 0
 
 
 def test_every_third_step(tmp_path: Path) -> None:
     run = recorded(tmp_path, lawful.every(3), 34)
-    assert table(run, "samples") == [(27, 160), (34, 32)]
+    assert table(run, "samples") == [(0, 16), (34, 176)]
+
+
+def test_a_last_window_of_too_few_rows_does_not_cover_up_a_full_one(tmp_path: Path) -> None:
+    """One batch of 16 rows is short of 4·d = 32: the full window stays the latest word."""
+    run = recorded(tmp_path, lawful.every(1), 18)
+    assert table(run, "samples") == [(0, 16), (16, 256)]
+    assert run.at("rga_b_permutation", "2") is not None
+
+
+def test_a_probe_is_taken_at_every_kth_step(tmp_path: Path) -> None:
+    probe = lawful.Probe(list(batches(4)), F.cross_entropy)
+    run = recorded(tmp_path, lawful.every(5), 12, probe=probe)
+    assert [s for s, _ in table(run, "samples")] == [0, 5, 10, 12]
 
 
 def test_log_spaced_windows_close_when_the_next_one_opens(tmp_path: Path) -> None:

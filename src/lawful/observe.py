@@ -166,6 +166,8 @@ class Observation:
         self._extra = extra | {"reduction": reduction, "normalised": normalise}
         self._writer: RunWriter | None = None
         self._handles: list[Any] = []
+        # A probe measures at one step; the batches after it tell about the norm balance.
+        self._consecutive = schedule.consecutive or probe is not None
         self._open = False  # a window is open
         self._opened_at = 0
         self._measuring = False  # the coming batch is taken in
@@ -292,7 +294,7 @@ class Observation:
             if self.schedule.opens(self.step) and self._work.affords(self.layers, self.step):
                 self._guarded(self._open_window)
             self._measuring = self._open
-        elif self.schedule.consecutive:
+        elif self._consecutive:
             self._measuring = True
         else:
             self._measuring = self.schedule.opens(self.step)
@@ -306,6 +308,8 @@ class Observation:
     # -- windows -------------------------------------------------------------------------------
 
     def _open_window(self) -> None:
+        if self._work.evidence_due:
+            self._read_owed(spectra=False)  # before the sums it needs are started anew
         self._opened_at = self.step
         self._open = True
         if self.probe is None:
@@ -331,8 +335,9 @@ class Observation:
                 count = max((len(s._scalars) for s in self._balance), default=STREAM_BATCHES)
                 enough = count >= STREAM_BATCHES
             self._work.batch(self.layers, count)
-            early = self.schedule.consecutive and self.step + 1 >= self.schedule.next_open()
-            if enough or early:
+            early = self._consecutive and self.step + 1 >= self.schedule.next_open()
+            # Initialisation is a measurement of its own, also where windows span many steps.
+            if enough or early or (self.step == 0 and not self._consecutive):
                 self._close_window()
 
     def _close_window(self) -> None:
@@ -341,7 +346,7 @@ class Observation:
         if self.probe is not None:
             self._read_balance()
             return
-        self._read_layers(self._opened_at if self.schedule.consecutive else self.step)
+        self._read_layers(self._opened_at if self._consecutive else self.step)
 
     def _read_layers(self, step: int) -> None:
         spectra = self._work.affords_spectra(self.layers, self.step)
@@ -360,7 +365,7 @@ class Observation:
                 Measurement(step, "", "weight_decay", rates[1], 0.0),
             ]
         self._write(step, [*readings, *rows], arrays)
-        self._work.read(self.layers, spectra=spectra)
+        self._work.read(self.layers, spectra=spectra, full=self.layers.full())
 
     def _read_probe(self) -> None:
         assert self.probe is not None
@@ -396,14 +401,21 @@ class Observation:
                 self._read_balance()
             if self._opened_at != self.step or not self._open:
                 self._read_probe()
-        elif self._open and self.layers.batches:
-            # The optimiser has moved once since the last batch of the window: say so in `drift`.
-            self._read_layers(self._opened_at if self.schedule.consecutive else self.step)
-        spectra = self._work.affords_spectra(self.layers, self.step)
-        owed = self.layers.read_owed(spectra=spectra)
-        if owed is not None:
-            step, rows, arrays = owed
-            self._write(step, rows, arrays)
+        elif self._open and (self.layers.enough() or not self._work.settled):
+            # Too few rows are read only when nothing better was. The optimiser has moved once
+            # since the last batch of the window: `drift` says so.
+            self._read_layers(self._opened_at if self._consecutive else self.step)
+        if self._work.affords_evidence(self.layers, self.step):
+            self._read_owed(spectra=self._work.affords_spectra(self.layers, self.step))
+
+    def _read_owed(self, *, spectra: bool) -> None:
+        """Take what the latest reading put off."""
+        with self._work.timing():
+            owed = self.layers.read_owed(spectra=spectra)
+            if owed is not None:
+                step, rows, arrays = owed
+                self._write(step, rows, arrays)
+                self._work.decomposed(self.layers, spectra=spectra)
 
     # -- the optimiser's numbers ---------------------------------------------------------------
 

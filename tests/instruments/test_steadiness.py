@@ -225,3 +225,18 @@ def test_training_tensors_are_left_alone() -> None:
     assert torch.equal(gradient, kept)
     assert not any(half.requires_grad for half in s._halves)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_pieces_of_the_whole_training_set_give_its_gradient_exactly() -> None:
+    """At the ridge solution ∂L/∂W = −γW over all samples, though not over any chunk of them."""
+    torch.manual_seed(0)
+    x, y, gamma = torch.randn(30, 4).double(), torch.randn(30, 3).double(), 0.1
+    W = y.T @ x / 30 @ torch.linalg.inv(x.T @ x / 30 + gamma * torch.eye(4).double())
+    steady = Steadiness(4, seed=0)
+    steady.exact = True
+    for part in (slice(0, 17), slice(17, 30)):
+        residual = x[part] @ W.T - y[part]
+        steady.add(W, residual.T @ x[part] / len(x[part]), 0.0, gamma, weight=len(x[part]))
+    cross = {m.quantity: m for m in steady.cross(Label(0, "fc", 30), W, decays=True)}
+    assert abs(cross["cross_b"].value) < 1e-5
+    assert cross["cross_b"].stderr < 1e-5

@@ -114,7 +114,9 @@ def shrunk(c: Tensor, rule: str, amount: float) -> Tensor:
 def test_the_minimum_is_the_proximal_map(mirror: Mirror) -> None:
     """‖θ − t‖² + λ·penalty: coefficients soft-thresholded by λ/2, the symmetric part untouched."""
     t, decay = target(4, 3), 1.0
-    wanted = t + mirror.lift(shrunk(mirror.split(t), mirror.rule, decay / 2) - mirror.split(t), t.shape)
+    wanted = t + mirror.lift(
+        shrunk(mirror.split(t), mirror.rule, decay / 2) - mirror.split(t), t.shape
+    )
     found = dcs(Weight(0.5 * target(3, 4).T), "theta", mirror, generator=generator(7)).fit(t, decay)
     assert float((found - wanted).abs().max()) < 1e-3
 
@@ -134,52 +136,58 @@ def test_it_collapses_above_the_predicted_decay_and_not_below(mirror: Mirror) ->
     assert left[0.95] == pytest.approx(0.025 * predicted, rel=0.02)
 
 
-def test_tied_tanh_neurons_merge_at_the_critical_decay() -> None:
-    """A real network: two neurons, teacher with two; λ_c is measured on the tied minimum."""
-    x = torch.randn(256, 2, generator=generator(3), dtype=torch.float64)
-    y = torch.tanh(x @ torch.tensor([1.0, 0.6], dtype=torch.float64)) + torch.tanh(
-        x @ torch.tensor([0.6, 1.0], dtype=torch.float64)
-    )
+def test_features_of_a_classifier_vanish_at_the_critical_decay() -> None:
+    """Cross-entropy, input features as groups: convex, so λ_c at W = 0 is exact; ±5 %."""
+    x = torch.randn(200, 5, generator=generator(3), dtype=torch.float64)
+    labels = (x @ target(5, 3)).argmax(1)
+    plain = nn.Linear(5, 3, bias=False, dtype=torch.float64)
+    nn.init.zeros_(plain.weight)
+    nn.functional.cross_entropy(plain(x), labels).backward()
+    assert plain.weight.grad is not None
+    predicted = critical_decay(plain.weight.grad, Groups(dim=1))
+    left = {}
+    for share in (0.95, 1.05):
+        model = dcs(
+            nn.Linear(5, 3, bias=False).double(), "weight", Groups(1), generator=generator()
+        )
+        decay = share * float(predicted[0])
+        optimiser = torch.optim.SGD(parameter_groups(model, decay), lr=0.3, momentum=0.9)
+        for _ in range(2000):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(model(x), labels).backward()
+            optimiser.step()
+        left[share] = fold(model).weight.detach().norm(dim=0)
+    assert float(left[1.05].max()) < 1e-6
+    assert float(left[0.95].max()) > 0.02
+    # Just below λ_c it is the feature with the largest gradient, and no other, that comes back.
+    assert int(left[0.95].argmax()) == int(plain.weight.grad.norm(dim=0).argmax())
+    assert int((left[0.95] > 1e-3).sum()) == 1
 
-    def network() -> nn.Sequential:
-        torch.manual_seed(0)
+
+def test_clones_cost_nothing_to_tie() -> None:
+    """Two tied neurons see one gradient, up to their outgoing weights: λ_c = 0 at the tied minimum.
+
+    So for incoming weights any λ > 0 makes the tie a local minimum, and a finite decay reaches it.
+    """
+    x = torch.randn(128, 2, generator=generator(3), dtype=torch.float64)
+    weights = torch.tensor([[1.0, 0.6], [0.6, 1.0]], dtype=torch.float64)
+    y, mirror, gaps = torch.tanh(x @ weights).sum(1, keepdim=True), Tied([(0, 1)]), []
+    for decay in (0.0, 0.3):
         net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Tanh(), nn.Linear(2, 1, bias=False))
+        net.double()
         with torch.no_grad():
             net[0].weight.copy_(torch.tensor([[1.0, 0.5], [0.5, 1.0]]))
             net[2].weight.fill_(1.0)
-        net[2].weight.requires_grad_(False)  # fixed: only the tie is at stake
-        return net.double()
-
-    mirror = Tied([(0, 1)])
-    tied = network()
-    with torch.no_grad():
-        tied[0].weight.copy_(tied[0].weight.mean(0).expand(2, 2))
-    descend(tied, tied.parameters(), x, y, steps=300)
-    # Equal outgoing weights: the loss is swap-symmetric, so its gradient across the mirror is 0
-    # and any λ > 0 makes the tied state a local minimum; the global threshold is a finite one.
-    tied[0].weight.grad = None
-    loss(tied, x, y).backward()
-    assert tied[0].weight.grad is not None
-    assert float(critical_decay(tied[0].weight.grad, mirror)[0]) < 1e-10
-    gaps = []
-    for decay in (0.0, 0.5):
-        net = dcs(network(), "0.weight", mirror, generator=generator(2))
-        descend(net, parameter_groups(net, decay), x, y, steps=1500)
+        net[2].weight.requires_grad_(False)
+        dcs(net, "0.weight", mirror, generator=generator(2))
+        optimiser = torch.optim.SGD(parameter_groups(net, decay), lr=0.1, momentum=0.9)
+        for _ in range(1000):
+            optimiser.zero_grad()
+            nn.functional.mse_loss(net(x), y).backward()
+            optimiser.step()
         gaps.append(float(mirror.split(fold(net)[0].weight.detach()).norm()))
     assert gaps[0] > 0.3
     assert gaps[1] < 1e-6
-
-
-def loss(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    return nn.functional.mse_loss(net(x)[:, 0], y)
-
-
-def descend(net: nn.Module, parameters: object, x: Tensor, y: Tensor, steps: int) -> None:
-    optimiser = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)  # type: ignore[arg-type]
-    for _ in range(steps):
-        optimiser.zero_grad()
-        loss(net, x, y).backward()
-        optimiser.step()
 
 
 def test_a_bias_can_be_tied_and_a_kernel_low_rank() -> None:

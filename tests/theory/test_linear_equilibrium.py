@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -144,3 +142,17 @@ def test_errors_name_the_remedy() -> None:
         le.equilibrium(V, SIGMA_X, np.diag([1.0, 1.0, 0.0]))
     with pytest.raises(ValueError, match="rank 0"):
         le.equilibrium(0 * V, SIGMA_X, SIGMA_EPS)
+
+
+def test_a_layer_wider_than_the_rank_balances_only_in_part() -> None:
+    """Three singular values of W₂ reach ρ; what the function does not use stays as it was."""
+    weights = start(3, 5, np.random.default_rng(0))
+    after, A, _ = train(weights, eta=0.005, steps=60_000)
+    rho = le.equilibrium(V, SIGMA_X, SIGMA_EPS, depth=3).rho
+    read, written = np.linalg.qr(after[2].T)[0], np.linalg.qr(after[0])[0]
+    used = np.linalg.svd(read.T @ after[1] @ written, compute_uv=False)
+    assert used == pytest.approx(np.full(3, rho), rel=0.08)
+    assert np.trace(A[1]) / np.trace(SIGMA_X) == pytest.approx(rho**2, rel=0.05)
+    before, everything = (np.linalg.svd(W[1], compute_uv=False) for W in (weights, after))
+    assert everything[0] == pytest.approx(before[0], rel=0.02)
+    assert everything[0] > 5 * rho

@@ -227,14 +227,19 @@ class LayerMoments:
         self.scale.passes += 1  # also for those who call parts of the model, never the whole
 
     def end_of_probe_batch(
-        self, gradients: Mapping[nn.Parameter, Tensor | None], gamma: float
-    ) -> None:
-        """The same for a batch of a probe, whose gradients are not on the parameters."""
+        self, gradients: Mapping[nn.Parameter, Tensor | None], gamma: float, size: int, *,
+        exact: bool,
+    ) -> None:  # fmt: skip
+        """The same for a batch of a probe, whose gradients are not on the parameters.
+
+        size: samples in the batch; exact: the probe is the whole training set.
+        """
         for tap, steady in zip(self.taps, self.steadiness, strict=True):
             p = tap.map.parameter
             g = gradients.get(p) if p is not None else None
             if g is not None and self.alone(tap):
-                steady.add(tap.map.weight(), tap.map.gradient(g), 0.0, gamma)
+                steady.exact = exact
+                steady.add(tap.map.weight(), tap.map.gradient(g), 0.0, gamma, weight=size)
         self.batches += 1
 
     def alone(self, tap: Tap) -> bool:
@@ -253,6 +258,15 @@ class LayerMoments:
     def full(self) -> bool:
         """Whether every layer that is called at all has the rows it needs."""
         counts = [(t.stream.rows, self.required(t)) for t in self.taps if t.stream.rows]
+        return bool(counts) and all(have >= need for have, need in counts)
+
+    def enough(self) -> bool:
+        """Whether every layer that is called at all has the rows a law asks for."""
+        counts = [
+            (t.stream.rows, MINIMUM_ROWS * max(t.map.d_a, t.map.d_b))
+            for t in self.taps
+            if t.stream.rows
+        ]
         return bool(counts) and all(have >= need for have, need in counts)
 
     def batches_needed(self) -> int:

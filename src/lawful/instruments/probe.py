@@ -40,13 +40,15 @@ class Probe:
              to the model (unpacked when it is a tuple, as keywords when it is a dict).
     loss:    loss(output, y) → scalar, averaged over the batch (whatever the training loss does).
     mode:    `eval` or `train`, the mode of the model while it is probed.
-
-    Laws about the cross term want training data here; laws about generalisation, test data.
+    whole:   True when the batches are the whole training set: their mean gradient is then the
+             gradient of the loss itself, without sampling error, which the cross terms want.
+             Otherwise it is a sample, whose noise is estimated and taken off.
     """
 
     batches: Iterable[tuple[Any, Any]]
     loss: Callable[[Any, Any], Tensor]
     mode: str = "eval"
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in ("eval", "train"):
@@ -142,7 +144,8 @@ def run_probe(
                 layers.listen(False)
                 losses.append(float(loss.detach()))
                 sizes.append(len(y) if hasattr(y, "__len__") else 1)
-                layers.end_of_probe_batch(dict(zip(parameters, grads, strict=True)), gamma)
+                found = dict(zip(parameters, grads, strict=True))
+                layers.end_of_probe_batch(found, gamma, sizes[-1], exact=probe.whole)
                 if watch is not None:
                     watch.batch(output, y)
                 if gradients is not None:

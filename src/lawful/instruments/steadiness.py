@@ -40,6 +40,8 @@ class Steadiness:
         """Begin a new window."""
         self._start: Tensor | None = None
         self._halves: list[Tensor] = []
+        self._weights = [0.0, 0.0]  # of the two halves
+        self.exact = False  # the window's mean gradient is the gradient, not a sample of it
         self._scalars: list[Tensor] = []
         self._rates: list[tuple[float, float]] = []
 
@@ -50,14 +52,20 @@ class Steadiness:
             self._start = W.float() @ self._directions.to(W.device)
 
     @torch.no_grad()
-    def add(self, W: Tensor, gradient: Tensor, eta: float, gamma: float) -> None:
-        """One mini-batch: ∂L/∂W as the optimiser is about to use it, (d_b, d_a)."""
+    def add(
+        self, W: Tensor, gradient: Tensor, eta: float, gamma: float, weight: float = 1.0
+    ) -> None:
+        """One mini-batch: ∂L/∂W as the optimiser is about to use it, (d_b, d_a).
+
+        weight: of this batch in the mean gradient, its size where sizes differ.
+        """
         gradient, W = gradient.float(), W.float()
         which = len(self._scalars) % 2
+        self._weights[which] += weight
         if gamma > 0 and which == len(self._halves):
-            self._halves.append(gradient.clone())
+            self._halves.append(weight * gradient)
         elif gamma > 0:
-            self._halves[which] += gradient
+            self._halves[which].add_(gradient, alpha=weight)
         w, g = W.reshape(-1), gradient.reshape(-1)  # dot products: no temporary of W's size
         self._scalars.append(torch.stack([w.dot(g), g.dot(g), w.dot(w)]))
         self._rates.append((eta, gamma))
@@ -80,7 +88,7 @@ class Steadiness:
         for name, series in (("gradient_dot_weight", dot), ("gradient_norm2", g2)):
             yield label.value(name, series.mean(), _error(series))
         eta, gamma = self._rates[-1]
-        if decays and gamma > 0 and w2.min() > 0:
+        if decays and eta > 0 and gamma > 0 and w2.min() > 0:
             step2 = g2 + 2 * gamma * dot + gamma**2 * w2
             balance = (2 * dot + 2 * gamma * w2 - eta * step2) / (2 * gamma * w2)
             yield label.value("norm_balance", balance.mean(), _error(balance))
@@ -92,14 +100,13 @@ class Steadiness:
             yield from self._cross(label, W.float(), self._rates[-1][1])
 
     def _cross(self, label: Label, W: Tensor, gamma: float) -> Iterator[Measurement]:
-        count = len(self._scalars)
-        mean = sum(self._halves[1:], self._halves[0]) / count
+        n0, n1 = self._weights
+        mean = sum(self._halves[1:], self._halves[0]) / (n0 + n1)
         noise_b = noise_a = 0.0  # E‖·‖² of the noise in the mean, on either side
-        if count > 1:
+        if n1 > 0 and not self.exact:
             # Half means differ by noise of variance σ²(1/n₀ + 1/n₁); their mean has σ²/(n₀ + n₁).
-            n0, n1 = (count + 1) // 2, count // 2
             difference = self._halves[0] / n0 - self._halves[1] / n1
-            noise = math.sqrt(n0 * n1) / count * difference
+            noise = math.sqrt(n0 * n1) / (n0 + n1) * difference
             noise_b = float((noise @ W.T).square().sum())
             noise_a = float((W.T @ noise).square().sum())
         term = cross_term(mean, W, gamma, noise_b=noise_b, noise_a=noise_a)
@@ -108,7 +115,7 @@ class Steadiness:
             ("b", term.residual_b, term.alignment_b, noise_b),
             ("a", term.residual_a, term.alignment_a, noise_a),
         ):
-            known = count > 1 and Z_norm > 0
+            known = (self.exact or n1 > 0) and Z_norm > 0
             stderr = _bound(value, math.sqrt(noise2) / (gamma * Z_norm)) if known else math.nan
             yield label.value(f"cross_{c}", value, stderr)
             yield label.value(f"cross_{c}_alignment", aligned, math.nan)

@@ -25,7 +25,8 @@ class Work:
         self._steps: list[float] = []
         self._started = self._mark = time.perf_counter()
         self._inside = 0.0
-        self._readings = 0
+        self._readings = self._decompositions = 0
+        self.settled = False  # a window was read that had all the rows asked for
 
     def start(self) -> None:
         self._started = self._mark = time.perf_counter()
@@ -53,14 +54,26 @@ class Work:
         self._counted += layers.batch_work()
         self.planned = max(self.planned, layers.batches_needed())
 
-    def read(self, layers: LayerMoments, *, spectra: bool) -> None:
+    def read(self, layers: LayerMoments, *, spectra: bool, full: bool) -> None:
+        """One reading was taken; `full` says that its window had all the rows asked for."""
         self._readings += 1
         self._counted += layers.reading_work()
+        self.settled = self.settled or full
         if spectra:
-            work = layers.evidence_work() + layers.spectra_work()
-            self._spectral += work
-            self._counted += work
+            self.decomposed(layers, spectra=True)
         self._window = self._spent / self._readings
+
+    def decomposed(self, layers: LayerMoments, *, spectra: bool) -> None:
+        """The evidence of a reading was taken, and perhaps its spectra."""
+        work = layers.evidence_work() + (layers.spectra_work() if spectra else 0.0)
+        self._decompositions += 1
+        self._spectral += work
+        self._counted += work
+
+    @property
+    def evidence_due(self) -> bool:
+        """Whether a full window was read and nothing was ever decomposed."""
+        return self.settled and self._decompositions == 0
 
     @property
     def first(self) -> bool:
@@ -77,17 +90,21 @@ class Work:
         cost = self.planned * layers.batch_work() + layers.reading_work() + layers.evidence_work()
         return self._counted + cost <= self.schedule.share * step * self._per_step
 
-    def affords_spectra(self, layers: LayerMoments, step: int) -> bool:
-        """Decompositions: always, or within a third of the share (`every`: 2 % of the work).
+    def affords_evidence(self, layers: LayerMoments, step: int) -> bool:
+        """Exponents and permutation nulls: once in any case, for no verdict holds without."""
+        return self._decompositions == 0 or self._allows(layers.evidence_work(), step)
 
-        The evidence a verdict needs is taken when the run ends in any case, and set aside.
-        """
+    def affords_spectra(self, layers: LayerMoments, step: int) -> bool:
+        """Everything: always, or within a third of the share (`every`: 2 % of the work)."""
+        return self._allows(layers.spectra_work() + 2 * layers.evidence_work(), step)
+
+    def _allows(self, work: float, step: int) -> bool:
         if self.schedule.timed:
             return self.overhead() < self.schedule.share / 2  # type: ignore[operator]
         if self.schedule.share is None and self.schedule.consecutive:
             return True
         allowed = (self.schedule.share or 0.06) / 3 * step * self._per_step
-        return self._spectral + layers.spectra_work() + 2 * layers.evidence_work() <= allowed
+        return self._spectral + work <= allowed
 
 
 class Clock:

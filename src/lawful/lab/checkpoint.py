@@ -90,7 +90,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         header = json.loads((file.metadata() or {}).get("lawful", "{}"))
         if header.get("format") != FORMAT:
             raise ValueError(f"no checkpoint of format {FORMAT}")
-        # Copies: a tensor of the open file would change with it, and keep it from being replaced.
+        # Copies: tensors mapped from the file would keep some systems from replacing it.
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     return header, _join(header["state"], tensors)
 

@@ -52,11 +52,13 @@ class Job:
         laws: tuple[str, ...] = ("canonical",),
         rate: Callable[[int], float] | None = None,
         heads: Mapping[str, int] | None = None,
+        whole: bool = False,
     ) -> Run:
         """Train under observation.
 
         deal:    deal(start) -> the (x, y) batches from number `start` on.
         probe:   the (x, y) batches over which moments are taken, at fixed weights.
+        whole:   they are the whole training set, so that their gradient is exact.
         laws:    families or names of the laws to observe for.
         """
         checkpoint = self.out / CHECKPOINT
@@ -66,7 +68,7 @@ class Job:
             out=self.out,
             optimizer=optimizer,
             laws=laws,
-            probe=Probe(probe, loss),
+            probe=Probe(probe, loss, whole=whole),
             schedule=log_spaced(measurements, last=max(2, steps)),
             heads=heads,
             seed=self.seed,

@@ -114,7 +114,10 @@ class Tied(Mirror):
     """Neurons i and j equal: O = (e_i − e_j)/√2 ⊗ I over slices along `dim`, one mirror a pair.
 
     Name the incoming weight and the bias: two neurons that agree there act as one, whatever
-    follows. Each parameter carries its own penalty, λ Σ_pairs ‖θ_i − θ_j‖/√2.
+    follows. Each parameter carries its own penalty, λ Σ_pairs ‖θ_i − θ_j‖/√2. Tied neurons see one
+    gradient up to their outgoing weights, so it vanishes across the mirror at every tied minimum:
+    λ_c = 0 there, any decay makes the tie a local minimum, and how much decay it takes to get
+    there from afar is a global question that λ_c does not answer.
     """
 
     rule, whole = "together", False

@@ -9,9 +9,9 @@ source) leaves nothing. Above the critical decay the collapse becomes incomplete
 exact: the order parameter ends at s* ≈ γ s₀/(γ − γ_c) in place of 0.
 
 The honest control. What frees a network from a symmetric saddle is often just having been
-pushed off it: a single perturbation of size σ₀, then plain decay, reaches the same loss wherever
-the decay is below γ_c (measured: mse .006 against .007 for syre). What only syre does is to keep
-the invariance broken under continued decay: above γ_c the perturbed network falls back to the
+pushed off it: a single perturbation of size σ₀, then plain decay, reaches the same loss or a
+lower one wherever the decay is below γ_c (docs/methods.md has the numbers). What only syre does
+is to keep the invariance broken under continued decay: above γ_c the perturbed network falls back to the
 symmetric state exactly, syre does not. `perturb_once` is that control; run both.
 
 Source: Ziyin, Xu, Chuang, "Remove Symmetries to Control Model Expressivity and Improve

@@ -123,15 +123,18 @@ def advise_warmup(
         raise ValueError(
             f"warmup_eta={slow}: the start is stable up to {now:.3g}; choose a positive rate below"
         )
-    run = {"eta": slow, "batch": batch, "weight_decay": weight_decay}
-    end = orbit.equilibrium(**run)  # type: ignore[arg-type]
+
+    def pace(alpha: float) -> float:
+        return 1 / orbit.velocity(alpha, eta=slow, batch=batch, weight_decay=weight_decay)
+
+    end = orbit.equilibrium(eta=slow, batch=batch, weight_decay=weight_decay)
     goal = _crossing(orbit, needed, end)
     if trace <= needed:
         steps, said = 0.0, f"none needed: Tr H = {trace:.3g}, and lr {eta:g} is stable"
     elif goal is None:
         steps, said = math.inf, f"none helps: SGD noise leads from Tr H = {trace:.3g} nowhere lower"
     else:
-        steps = math.ceil(quad(lambda x: 1 / orbit.velocity(x, **run), 0.0, goal)[0])
+        steps = math.ceil(quad(pace, 0.0, goal)[0])
         said = f"{steps:.3g} steps at lr {slow:.3g} take Tr H from {trace:.3g}"
     sentence = f"Warm-up for lr {eta:g}: {said} (stable up to Tr H = {needed:.3g})."
     final = orbit.trace(end) if math.isfinite(end) else math.nan

@@ -46,7 +46,7 @@ class Scaling:
         return self.exponents(c, theta).exp() * theta
 
     def pairing(self, theta: Tensor, g: Tensor, size: int) -> Tensor:
-        along = (theta * g).movedim(self.axis, 0).flatten(1).sum(1)
+        along = (theta * g).movedim(self.axis, 0).reshape(len(self.direction), -1).sum(1)
         moved = self.direction >= 0
         zero = theta.new_zeros(size)
         return zero.index_add(0, self.direction[moved], self.degree * along[moved])
@@ -167,7 +167,7 @@ class Shifting:
         return theta + self.velocity(c, theta)
 
     def pairing(self, theta: Tensor, g: Tensor, size: int) -> Tensor:
-        rows = g.movedim(self.axis, 0).flatten(1)
+        rows = g.movedim(self.axis, 0).reshape(len(self.group), -1)
         moved = self.group >= 0
         sums = g.new_zeros(self.groups, rows.shape[1])
         sums.index_add_(0, self.group[moved], rows[moved])

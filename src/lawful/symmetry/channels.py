@@ -43,7 +43,7 @@ class Strand:
         return Strand(ids, self.degree, self.members)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Use:
     """A parameter that makes (row) or reads (column) channels: ids along one of its axes.
 

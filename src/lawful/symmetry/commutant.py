@@ -50,7 +50,9 @@ def _intertwiners(left: Matrix, right: Matrix) -> Matrix:
     s, t = left.shape[-1], right.shape[-1]
     if s == t == 2:
         return _planes(left, right)
-    rows = [np.kron(l, np.eye(t)) - np.kron(np.eye(s), r.T) for l, r in zip(left, right, strict=True)]
+    rows = [
+        np.kron(l, np.eye(t)) - np.kron(np.eye(s), r.T) for l, r in zip(left, right, strict=True)
+    ]
     return null_space(np.concatenate(rows), rcond=1e-10).T.reshape(-1, s, t)
 
 

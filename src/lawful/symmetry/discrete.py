@@ -65,6 +65,11 @@ class Discrete:
         element[order] = order.roll(1)
         return element
 
+    def only(self, chosen: Tensor) -> Discrete:
+        """The same group acting on some of the neurons."""
+        moves = tuple(Move(m.parameter, m.axis, m.at[:, chosen]) for m in self.moves)
+        return Discrete(self.kind, moves, len(chosen))
+
     def neurons(self, theta: Named) -> Tensor:
         """All the numbers that belong to neuron i, in one row: (size, p)."""
         rows = []

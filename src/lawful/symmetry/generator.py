@@ -112,7 +112,8 @@ class Family:
         for a in self.actions:
             if (yardstick := getattr(a, "companion", None)) is not None:
                 name, axis = yardstick
-                size = g[name].movedim(axis, 0).flatten(1).norm(dim=1)
+                made = g[name].movedim(axis, 0)
+                size = made.reshape(len(made), -1).norm(dim=1)
                 sums.append(a.pairing(theta[a.parameter], size.to(g[name].dtype), self.size))
         return self._restricted(torch.stack(sums).sum(0), absolute=True)
 
@@ -132,7 +133,9 @@ class Family:
         if all(a.basis is None for a in mixed):
             k = mixed[0].at.shape[1]
             return k * (k + 1) // 2
-        odd = torch.cat([(a.basis - a.basis.mT).flatten(1) for a in mixed if a.basis is not None], 1)
+        odd = torch.cat(
+            [(a.basis - a.basis.mT).flatten(1) for a in mixed if a.basis is not None], 1
+        )
         return self.size - int(torch.linalg.matrix_rank(odd))
 
     def _full(self, c: Tensor) -> Tensor:

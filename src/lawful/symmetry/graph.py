@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx import GraphModule, Node
@@ -65,8 +64,10 @@ def trace(model: nn.Module, x: Any, targets: tuple, loss: Loss | None) -> Graph:
     def run(theta: list[Tensor], x: Any, targets: tuple) -> Any:
         named = dict(zip(parameters, theta, strict=True))
         out = functional_call(model, named, arguments(x))
-        return [t for t in tree_leaves(out) if isinstance(t, Tensor)] if loss is None else loss(
-            out, *targets
+        return (
+            [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+            if loss is None
+            else loss(out, *targets)
         )
 
     theta = list(parameters.values())

@@ -1,11 +1,11 @@
 """From what the channels survive to the symmetries proposed. Numbers decide afterwards.
 
-    a channel that may scale      rows e^{s}, columns e^{−s·degree}       rescaling, gain, norms
-    channels that may mix         rows e^{X}, columns e^{−Xᵀ}             GL(k): linear, VO, LoRA
-    channels paired by scores     rows e^{X} and e^{Y}                    QK
-    channels that may shift       rows + c                                LayerNorm, softmax
-    channels that may gain a constant   bias + c                          BatchNorm, key bias
-    channels that may be exchanged, or change sign                        permutation, sign
+a channel that may scale      rows e^{s}, columns e^{−s·degree}       rescaling, gain, norms
+channels that may mix         rows e^{X}, columns e^{−Xᵀ}             GL(k): linear, VO, LoRA
+channels paired by scores     rows e^{X} and e^{Y}                    QK
+channels that may shift       rows + c                                LayerNorm, softmax
+channels that may gain a constant   bias + c                          BatchNorm, key bias
+channels that may be exchanged, or change sign                        permutation, sign
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _through(ledger: Ledger, channels: Ids) -> str:
     """What the channels pass between the maps that make and read them."""
     for name in ("relu", "leaky_relu", "abs", "product", "power", "value", "max_pool"):
         if ledger.met(channels, name):
-            return "a product (gate)" if name == "product" else name
+            return "a product" if name == "product" else name
     return ""
 
 
@@ -204,7 +204,9 @@ def _pair(
     if not actions or tied & {a.parameter for a in actions}:
         return None
     positions = "" if plain else " with positions"
-    return Proposal("QK", Family(tuple(actions), d * d if y is None else len(y)), f"scores{positions}")
+    return Proposal(
+        "QK", Family(tuple(actions), d * d if y is None else len(y)), f"scores{positions}"
+    )
 
 
 # Shift -----------------------------------------------------------------------------------------
@@ -245,8 +247,8 @@ def _offsets(ledger: Ledger) -> list[Proposal]:
     shifted = ledger.all_of("shift", same) & ledger.all_of("shift", even)
     found = []
     for site, uses in _by_site(ledger.rows).items():
-        weight = next(((u.parameter, u.axis) for u in uses if not u.bias), None)
         for u in (u for u in uses if u.bias):
+            weight = _companion(ledger, u, same, site)
             channels = some(u.ids)
             lives = np.unique(even[channels[free[channels] & ~shifted[channels]]])
             absorbed = _absorber(ledger, np.flatnonzero(np.isin(even, lives)))
@@ -256,6 +258,14 @@ def _offsets(ledger: Ledger) -> list[Proposal]:
             shift: Action = Shifting(u.parameter, u.axis, groups, len(lives), 0, weight, site)
             found.append(Proposal("offset", Family((shift,), len(lives)), absorbed))
     return found
+
+
+def _companion(ledger: Ledger, bias: Use, same: Ids, site: int) -> tuple[str, int] | None:
+    """The weight that makes the channels of a bias: of the same call, or of one added to it."""
+    mine = set(same[some(bias.ids)].tolist())
+    makers = [u for u in ledger.rows if not u.bias and mine & set(same[some(u.ids)].tolist())]
+    makers.sort(key=lambda u: u.site != site)
+    return (makers[0].parameter, makers[0].axis) if makers else None
 
 
 # Discrete --------------------------------------------------------------------------------------
@@ -291,7 +301,7 @@ def _exchange(
         moves.setdefault(key, Move(u.parameter, u.axis, at))
     names = {m.parameter for m in moves.values()} & tied
     if names and (
-        kind == "sign" or not all(same_everywhere(ledger, name, component) for name in names)
+        kind == "sign" or not all(same_everywhere(ledger, name, component, group) for name in names)
     ):
         return None
     act = Discrete(kind, tuple(moves.values()), len(group))

@@ -10,14 +10,12 @@ a time along the recorded path, and no position scheme has to be recognised.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.fx import Node
 
-from .channels import CHANGES, Ids, Pairing, Strand, only_along, some, varies
+from .channels import CHANGES, Ids, Pairing, some, varies
 from .read_maps import product
 from .walk import Signal, Walk, rule
 
@@ -154,7 +152,7 @@ def _responses(
         for step in path:
             env[step] = walk.compute(step, env)
         out = env[node].mT if transposed else env[node]
-        wide = _heads_like(out.double().numpy(), out.dim(), heads)  # type: ignore[arg-type]
+        wide = _heads_like(out.double().numpy(), out.dim(), heads)
         flat = wide.reshape(-1, *wide.shape[-2:])
         at = sorted({0, min(1, flat.shape[1] - 1), flat.shape[1] // 2, flat.shape[1] - 1})
         columns.append(flat[:, at])
@@ -165,12 +163,9 @@ def _path(root: Node, node: Node, walk: Walk) -> list[Node]:
     """The operations between root and node that depend on root, in order."""
     reached, order = {root}, []
     for n in walk.graph.nodes:
-        if n is node or n in walk.value:
-            if n is not root and any(i in reached for i in n.all_input_nodes):
-                reached.add(n)
-                order.append(n)
+        if n is not root and any(i in reached for i in n.all_input_nodes):
+            reached.add(n)
+            order.append(n)
         if n is node:
             break
     return order
-
-

@@ -1,10 +1,10 @@
 """Entry by entry: views, activations, sums and products.
 
-    φ(e^s x) = e^s φ(x)     ReLU, leaky ReLU, |x|: scale and permutation survive
-    φ(−x) = −φ(x)           tanh, sin, erf: sign and permutation
-    neither                 GELU, SiLU, sigmoid, softplus, …: permutation only
-    (e^s x)^p = e^{ps} x^p  powers: scale, with another degree
-    x + y                   one channel from now on;     x · y   two, each free to scale
+φ(e^s x) = e^s φ(x)     ReLU, leaky ReLU, |x|: scale and permutation survive
+φ(−x) = −φ(x)           tanh, sin, erf: sign and permutation
+neither                 GELU, SiLU, sigmoid, softplus, …: permutation only
+(e^s x)^p = e^{ps} x^p  powers: scale, with another degree
+x + y                   one channel from now on;     x · y   two, each free to scale
 """
 
 from __future__ import annotations
@@ -18,13 +18,73 @@ from torch.fx import Node
 from .channels import CHANGES, Ids, Strand, only_along, some, varies
 from .walk import Signal, Walk, operation, rule, scalar
 
-VIEWS = """view reshape unsafe_view permute transpose t unsqueeze squeeze expand flatten unflatten
-select slice split split_with_sizes chunk unbind repeat_interleave repeat movedim narrow flip roll
-contiguous clone alias swapaxes tensor_split expand_as numpy_T broadcast_to""".split()
-ODD = "tanh sin erf asinh atan tan sinh softsign hardshrink softshrink".split()
-HOMOGENEOUS = "relu leaky_relu abs".split()
-BARE = """gelu silu sigmoid exp softplus elu mish log hardswish relu6 selu celu hardsigmoid log1p
-expm1 cos cosh log_sigmoid hardtanh clamp clamp_min clamp_max threshold rrelu""".split()
+VIEWS = [
+    
+    "view",
+    "reshape",
+    "unsafe_view",
+    "permute",
+    "transpose",
+    "t",
+    "unsqueeze",
+    "squeeze",
+    "expand",
+    "flatten",
+    "unflatten",
+    "select",
+    "slice",
+    "split",
+    "split_with_sizes",
+    "chunk",
+    "unbind",
+    "repeat_interleave",
+    "repeat",
+    "movedim",
+    "narrow",
+    "flip",
+    "roll",
+    "contiguous",
+    "clone",
+    "alias",
+    "swapaxes",
+    "tensor_split",
+    "expand_as",
+    "numpy_T",
+    "broadcast_to",
+]
+ODD = [
+    "tanh", "sin", "erf", "asinh", "atan", "tan", "sinh", "softsign", "hardshrink", "softshrink",
+]
+HOMOGENEOUS = [
+    "relu", "leaky_relu", "abs",
+]
+BARE = [
+    
+    "gelu",
+    "silu",
+    "sigmoid",
+    "exp",
+    "softplus",
+    "elu",
+    "mish",
+    "log",
+    "hardswish",
+    "relu6",
+    "selu",
+    "celu",
+    "hardsigmoid",
+    "log1p",
+    "expm1",
+    "cos",
+    "cosh",
+    "log_sigmoid",
+    "hardtanh",
+    "clamp",
+    "clamp_min",
+    "clamp_max",
+    "threshold",
+    "rrelu",
+]
 POWERS = {"sqrt": 0.5, "rsqrt": -0.5, "reciprocal": -1.0, "square": 2.0}
 
 
@@ -40,8 +100,8 @@ def same(walk: Walk, node: Node) -> Signal:
 
 @rule("getitem")
 def item(walk: Walk, node: Node) -> Signal | None:
-    known = walk.signal.get(node.args[0])  # type: ignore[arg-type]
-    return known[node.args[1]] if isinstance(known, list) else None
+    known, i = walk.signal.get(node.args[0]), node.args[1]  # type: ignore[arg-type]
+    return known[i] if isinstance(known, list) and isinstance(i, int) else None
 
 
 @rule("broadcast_tensors")
@@ -70,7 +130,7 @@ def joined(walk: Walk, node: Node) -> Signal | None:
     stitch = np.stack if operation(node) == "stack" else np.concatenate
     roots = {k.root for k in known}
     root = roots.pop() if len(roots) == 1 else None
-    merged = stitch([np.asarray(i) for i in ids], axis=int(axis))  # type: ignore[call-overload, arg-type]
+    merged = stitch([np.asarray(i) for i in ids], axis=int(axis))  # type: ignore[arg-type]
     return Signal((Strand(merged, degrees.pop()),), root)
 
 
@@ -145,17 +205,22 @@ def add(walk: Walk, node: Node) -> Signal | None:
     return Signal(tuple(Strand(s.ids, 0.0) for s in orders[:1]))
 
 
-def _merge(walk: Walk, node: Node, a: Strand, b: Strand, x: Signal, y: Signal) -> Signal:
+def _merge(walk: Walk, node: Node, a: Strand, b: Strand, x: Signal, y: Signal) -> Signal | None:
     """x + y, both of channels of their own: from here on they move as one."""
     if a.members is not None or b.members is not None:
         return _minus_mean(walk, a, b)
     half = (a.ids < 0) != (b.ids < 0)
     if half.any():
         walk.ledger.forbid(np.where(half, np.maximum(a.ids, b.ids), -1), *CHANGES)
+    result = (Strand(a.ids, a.degree),)
+    if x.root is not None and x.root is y.root:
+        # A linear map of one tensor, such as a rotation of planes: no channel stays itself.
+        walk.ledger.link("joint", a.ids, b.ids)
+        for s in (a, b) if not np.array_equal(a.ids, b.ids) else ():
+            walk.restrict(s, "sign", "mix", "perm", "shift", "offset")
+        return Signal(result, x.root)
     walk.ledger.link("same", a.ids, b.ids)
-    if x.root is None or y.root is None:
-        return Signal((Strand(a.ids, a.degree),))
-    return Signal((Strand(a.ids, a.degree),), x.root if x.root is y.root else node)
+    return Signal(result, node if x.root is not None and y.root is not None else None)
 
 
 def _minus_mean(walk: Walk, a: Strand, b: Strand) -> Signal | None:
@@ -225,9 +290,11 @@ def multiply(walk: Walk, node: Node) -> Signal | None:
 
 
 def _product(walk: Walk, x: list[Strand], y: list[Strand], over: float) -> Signal:
+    ordinary = all(s.members is None for s in (*x, *y))
     for s in (*x, *y):
         walk.restrict(s, "mix", "shift", "offset")
-        walk.ledger.fate(s.ids, "product") if s.degree != 0 and s.members is None else None
+        if s.degree != 0 and ordinary:
+            walk.ledger.fate(s.ids, "product")
     result: list[Strand] = list(x)
     for s in y:
         twin = next((i for i, r in enumerate(result) if _alike(r, s)), None)
@@ -248,6 +315,7 @@ def _alike(a: Strand, b: Strand) -> bool:
     if a.members is None and b.members is None:
         return bool(np.array_equal(a.ids, b.ids))
     members = a.members if a.members is not None else b.members
+    assert members is not None
     rest = [s.ids if s.members is None else s.members for s in (a, b)]
     return all(bool(np.isin(some(r), members).all()) for r in rest)
 
@@ -279,9 +347,19 @@ def _reduced(walk: Walk, s: Strand, node: Node, shape: tuple[int, ...]) -> Stran
     over_channels = bool(axes & set(varies(s.ids)))
     if over_channels and (pooled or s.members is not None):
         return None
-    first = np.broadcast_to(first, [n if pooled else m for n, m in zip(
-        (*first.shape[: -len(axes)], *shape[first.ndim - len(axes):]) if pooled else first.shape,
-        first.shape, strict=True)])
+    first = np.broadcast_to(
+        first,
+        [
+            n if pooled else m
+            for n, m in zip(
+                (*first.shape[: -len(axes)], *shape[first.ndim - len(axes) :])
+                if pooled
+                else first.shape,
+                first.shape,
+                strict=True,
+            )
+        ],
+    )
     ids = first if len(shape) == first.ndim else first.reshape(shape)
     if not over_channels:
         walk.restrict(s, "shift") if "sum" in operation(node) else None

@@ -1,6 +1,6 @@
 """Linear maps: they read channels at their columns and make new ones at their rows.
 
-    y_b = Σ_a W_ba x_a + b_b        x_a ← e^{s} x_a  is undone by  W_{·a} ← e^{−s·degree} W_{·a}
+y_b = Σ_a W_ba x_a + b_b        x_a ← e^{s} x_a  is undone by  W_{·a} ← e^{−s·degree} W_{·a}
 """
 
 from __future__ import annotations
@@ -124,6 +124,6 @@ def convolution(walk: Walk, node: Node) -> Signal | None:
 def embedding(walk: Walk, node: Node) -> Signal | None:
     """A row of the table is an activation: its columns are the channels."""
     view = walk.of(node.args[0]).view
-    if view is None or len(node.args) > 3 and node.args[3]:
+    if view is None or (len(node.args) > 3 and node.args[3]):
         return None
     return make(walk, node, -1, view, 1, None, walk.site())

@@ -68,7 +68,9 @@ def over_features(walk: Walk, node: Node) -> Signal | None:
         walk.ledger.together("joint", s.ids)
         walk.ledger.together("even", s.ids)
         walk.ledger.fate(s.ids, "LayerNorm" if centred else "RMSNorm")
-    return gain(walk, node, -1, x, _get(node, 2, "weight"), _get(node, 3, "bias") if centred else None)
+    return gain(
+        walk, node, -1, x, _get(node, 2, "weight"), _get(node, 3, "bias") if centred else None
+    )
 
 
 @rule("batch_norm")

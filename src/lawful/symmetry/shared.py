@@ -19,7 +19,7 @@ import torch
 from scipy.linalg import null_space
 
 from .action import Scaling
-from .channels import Ledger, Use
+from .channels import Ledger
 from .generator import Family
 
 
@@ -100,14 +100,13 @@ def _sparse(null: np.ndarray) -> np.ndarray:
     return basis.T.copy()
 
 
-def same_everywhere(ledger: Ledger, name: str, component: np.ndarray) -> bool:
-    """Whether every use of a tensor knows the same channels at the same places."""
-    seen: dict[int, set] = {}
+def same_everywhere(ledger: Ledger, name: str, component: np.ndarray, group: np.ndarray) -> bool:
+    """Whether every use of a tensor knows the channels of a group at the same places."""
+    seen: dict[int, set] = {site: set() for site in sites(ledger, name)}
     for u in (*ledger.rows, *ledger.columns):
-        if u.parameter == name:
-            seen.setdefault(u.site, set()).add(_signature(u, component))
+        if u.parameter != name:
+            continue
+        of = np.where(u.ids >= 0, component[u.ids], -1)
+        if np.isin(of, group).any():
+            seen[u.site].add((u.axis, tuple(of.tolist())))
     return len({frozenset(s) for s in seen.values()}) == 1
-
-
-def _signature(u: Use, component: np.ndarray) -> tuple:
-    return u.axis, tuple(np.where(u.ids >= 0, component[u.ids], -1).tolist())

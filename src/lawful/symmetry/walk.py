@@ -162,7 +162,6 @@ class Walk:
         for own, where in enumerate(coordinates):
             moving = varies(where)
             if moving == [axis] or (view.index.shape[axis] == 1 and view.shape[own] == 1):
-                at = where.take([0] * 1, axis=0) if axis != 0 else where
                 at = _along(where, axis)
                 full = np.full(view.shape[own], -1, np.int64)
                 full[at] = ids
@@ -194,7 +193,7 @@ class Walk:
         """Let the operation act on the channel numbers themselves."""
 
         def moved(ids: Ids) -> list[Ids]:
-            env = {**self.value, main: torch.from_numpy(np.ascontiguousarray(ids))}
+            env = {**self.value, main: torch.from_numpy(np.array(ids))}
             out = self.compute(node, env)
             outs = out if isinstance(out, list | tuple) else [out]
             return [o.numpy().astype(np.int64) for o in outs]
@@ -206,8 +205,10 @@ class Walk:
         result = []
         for i, _ in enumerate(outs):
             cut = tuple(s.moved(m[i]) for s, m in zip(signal.strands, strands, strict=True))
-            view = None if views is None or signal.view is None else replace(
-                signal.view, index=views[i]
+            view = (
+                None
+                if views is None or signal.view is None
+                else replace(signal.view, index=views[i])
             )
             result.append(Signal(cut, signal.root, signal.pending, view))
         return result if isinstance(value, list | tuple) else result[0]

@@ -19,7 +19,7 @@ Both are exact for every η: use them. As a differential equation in time t = η
 
 with ω² = 4w/(η(1−d)(1+μ)) and the source 2θ̇ᵀAθ̇ for a quadratic charge: overdamped, critical or
 underdamped. It is accurate to O(ηw), best when started with ṡ(0) = −ws(0)/(1+μ), which gives the
-slow mode its amplitude to first order in ηw (an oscillator at rest is 5 to 200 times worse).
+slow mode its amplitude to first order in ηw (started at rest it errs about 100 times more).
 
 Range. SGD with momentum, not Adam, whose charges drift at every η.
 Source: Kunin et al., "Neural Mechanics", ICLR 2021, arXiv 2012.04728 (differential equation); the

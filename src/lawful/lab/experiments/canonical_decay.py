@@ -89,6 +89,7 @@ def train(settings: Decay, job: Job) -> Run:
         steps=settings.steps,
         measurements=settings.measurements,
         probe=chunks(x, y) if settings.probe == "train" else chunks(data.x_test, data.y_test),
+        whole=settings.probe == "train",
         data=data,
     )
 

@@ -78,6 +78,7 @@ def train(settings: Digits, job: Job) -> Run:
         steps=settings.steps,
         measurements=settings.measurements,
         probe=chunks(x, y) if settings.probe == "train" else chunks(data.x_test, data.y_test),
+        whole=settings.probe == "train",
         laws=("canonical", "collapse", "feature_ansatz"),
         data=data,
     )

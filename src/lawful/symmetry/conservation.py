@@ -1,0 +1,111 @@
+"""How many independent quantities does gradient flow conserve, whatever the data and loss?
+
+    θ̇ = −Σ_i a_i(t) ∇φ_i(θ),  φ_i = the outputs of the model on all possible inputs
+    laws = D − dim Lie(∇φ_1, ∇φ_2, …)(θ),    [χ, ξ] = J_ξ χ − J_χ ξ
+
+A function is conserved iff its gradient is orthogonal to every ∇φ_i and so to every bracket of
+them; by Frobenius' theorem the count is exact where the rank is locally constant. The rank is
+numerical: fields are random combinations of outputs at random inputs, brackets are taken level
+by level until the rank stops growing.
+Source: S. Marcotte, R. Gribonval, G. Peyré, arXiv:2307.00144.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jvp
+
+from .errors import SymmetryError
+from .graph import arguments
+from .parameter_space import ParameterSpace
+
+Field = Callable[[Tensor], Tensor]
+LARGEST = 200
+
+
+@dataclass(frozen=True)
+class LawCount:
+    """laws = dimension − rank; gap: the ratio of the singular values on either side of the cut."""
+
+    laws: int
+    dimension: int
+    rank: int
+    gap: float
+
+
+def independent_laws(
+    model: nn.Module, draw: Callable[[torch.Generator], Any], *, depth: int = 3, seed: int = 0
+) -> LawCount:
+    """Count the conservation laws at the model's parameters (double precision, D ≤ 200).
+
+    draw(generator): a random batch of inputs. depth: levels of brackets at most.
+    Raises SymmetryError for a model too large to build a basis of R^D.
+    """
+    space = ParameterSpace.of(model)
+    if space.dimension > LARGEST:
+        raise SymmetryError(
+            f"the model has {space.dimension} parameters; counting laws by Lie brackets needs at "
+            f"most {LARGEST}, so pass a smaller model of the same build"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    theta = space.flat({n: p.detach().double() for n, p in model.named_parameters()})
+    fields = [_field(model, space, draw, generator) for _ in range(space.dimension + 8)]
+    vectors = torch.stack([f(theta) for f in fields])
+    rank, gap = _rank(vectors)
+    latest = fields
+    for _ in range(depth):
+        latest = [_bracket(f, g) for f, g in _couples(fields, latest, generator)]
+        vectors = torch.cat([vectors, torch.stack([f(theta) for f in latest])])
+        before, (rank, gap) = rank, _rank(vectors)
+        if rank == before or rank == space.dimension:
+            break
+    return LawCount(space.dimension - rank, space.dimension, rank, gap)
+
+
+def _field(model: nn.Module, space: ParameterSpace, draw: Any, generator: torch.Generator) -> Field:
+    x = draw(generator)
+    x = x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
+    shape = model(x if isinstance(x, Tensor) and not x.is_floating_point() else _like(model, x))
+    weights = torch.randn(shape.shape, generator=generator, dtype=torch.float64)
+
+    def phi(theta: Tensor) -> Tensor:
+        return (functional_call(model, space.named(theta), arguments(x)) * weights).sum()
+
+    return grad(phi)
+
+
+def _like(model: nn.Module, x: Any) -> Any:
+    """Inputs in the model's own precision, for one look at the shape of its output."""
+    dtype = next(model.parameters()).dtype
+    return tuple(t.to(dtype) for t in x) if isinstance(x, tuple) else x.to(dtype)
+
+
+def _bracket(chi: Field, xi: Field) -> Field:
+    def bracket(theta: Tensor) -> Tensor:
+        forward = jvp(xi, (theta,), (chi(theta),))[1]
+        return forward - jvp(chi, (theta,), (xi(theta),))[1]
+
+    return bracket
+
+
+def _couples(
+    fields: list[Field], latest: list[Field], generator: torch.Generator
+) -> list[tuple[Field, Field]]:
+    n = len(fields)
+    at = torch.randint(n, (n,), generator=generator).tolist()
+    offset = 1 if latest is fields else 0
+    return [(fields[(a + offset) % n], latest[i]) for i, a in enumerate(at) if i != a + offset]
+
+
+def _rank(vectors: Tensor) -> tuple[int, float]:
+    """Numerical rank of unit rows, and the drop of the spectrum behind it."""
+    norms = vectors.norm(dim=1, keepdim=True)
+    s = torch.linalg.svdvals(vectors[norms[:, 0] > 0] / norms[norms[:, 0] > 0])
+    rank = int((s > 1e-9 * s[0]).sum())
+    gap = float(s[rank - 1] / s[rank]) if rank < len(s) and s[rank] > 0 else float("inf")
+    return rank, gap
