@@ -11,8 +11,8 @@ exact: the order parameter ends at s* ≈ γ s₀/(γ − γ_c) in place of 0.
 The honest control. What frees a network from a symmetric saddle is often just having been
 pushed off it: a single perturbation of size σ₀, then plain decay, reaches the same loss or a
 lower one wherever the decay is below γ_c (docs/methods.md has the numbers). What only syre does
-is to keep the invariance broken under continued decay: above γ_c the perturbed network falls back to the
-symmetric state exactly, syre does not. `perturb_once` is that control; run both.
+is to keep the invariance broken under continued decay: above γ_c the perturbed network falls back
+to the symmetric state exactly, syre does not. `perturb_once` is that control; run both.
 
 Source: Ziyin, Xu, Chuang, "Remove Symmetries to Control Model Expressivity and Improve
 Optimization", ICLR 2025, arXiv 2408.15495 (equation reconstructed); control and s* derived.

@@ -19,7 +19,6 @@ from .channels import CHANGES, Ids, Strand, only_along, some, varies
 from .walk import Signal, Walk, operation, rule, scalar
 
 VIEWS = [
-    
     "view",
     "reshape",
     "unsafe_view",
@@ -53,13 +52,23 @@ VIEWS = [
     "broadcast_to",
 ]
 ODD = [
-    "tanh", "sin", "erf", "asinh", "atan", "tan", "sinh", "softsign", "hardshrink", "softshrink",
+    "tanh",
+    "sin",
+    "erf",
+    "asinh",
+    "atan",
+    "tan",
+    "sinh",
+    "softsign",
+    "hardshrink",
+    "softshrink",
 ]
 HOMOGENEOUS = [
-    "relu", "leaky_relu", "abs",
+    "relu",
+    "leaky_relu",
+    "abs",
 ]
 BARE = [
-    
     "gelu",
     "silu",
     "sigmoid",

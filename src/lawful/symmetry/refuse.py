@@ -20,7 +20,6 @@ from .graph import Graph
 from .walk import operation
 
 CUTS = [
-    
     "round",
     "floor",
     "ceil",
@@ -33,7 +32,6 @@ CUTS = [
     "bernoulli",
 ]
 RANDOM = [
-    
     "rand",
     "randn",
     "rand_like",
