@@ -215,7 +215,7 @@ def test_a_module_called_twice():
 
     model, data = build(Twice), points(32, 4)
     found = symmetries(model, data, F.cross_entropy, samples=32)
-    # again's bias is shared too, so read, again and head can only scale by a common … nothing
+    # Tied twice, the two sets of hidden units scale one by one with their neurons: 5 directions.
     assert max(brute_force(model, data, F.cross_entropy, found)) < 1e-10
     rescalings = [s for s in found if s.kind == "rescaling"]
     assert [(s.dimension, s.certified) for s in rescalings] == [(5, True)]

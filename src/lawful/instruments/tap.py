@@ -173,7 +173,7 @@ class Tap:
                 return  # the scale was too large: the scaler passes this batch over, and so do we
             if self.normalise:
                 x, y = normalised(x), normalised(y)
-            this = None if of_pass is None else (of_pass, len(x))
+            this = None if of_pass is None else (of_pass, x.shape[0])
             self.stream.update(x, y, again=this is not None and this == self._latest)
             self._latest = this
             self.ever = True

@@ -12,6 +12,7 @@ Source: S. Marcotte, R. Gribonval, G. Peyré, arXiv:2307.00144.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +55,18 @@ def independent_laws(
         )
     generator = torch.Generator().manual_seed(seed)
     theta = space.flat({n: p.detach().double() for n, p in model.named_parameters()})
-    fields = [_field(model, space, draw, generator) for _ in range(space.dimension + 8)]
+    fields = [_field(model, space, draw, theta, generator) for _ in range(space.dimension + 8)]
+    with warnings.catch_warnings():
+        # torch's first jvp compiles its own rules with a function it has deprecated.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        rank, gap = _saturated(fields, theta, depth, generator)
+    return LawCount(space.dimension - rank, space.dimension, rank, gap)
+
+
+def _saturated(
+    fields: list[Field], theta: Tensor, depth: int, generator: torch.Generator
+) -> tuple[int, float]:
+    """The rank of the fields and their brackets, level by level until it stops growing."""
     vectors = torch.stack([f(theta) for f in fields])
     rank, gap = _rank(vectors)
     latest = fields
@@ -62,12 +74,15 @@ def independent_laws(
         latest = [_bracket(f, g) for f, g in _couples(fields, latest, generator)]
         vectors = torch.cat([vectors, torch.stack([f(theta) for f in latest])])
         before, (rank, gap) = rank, _rank(vectors)
-        if rank == before or rank == space.dimension:
+        if rank == before or rank == len(theta):
             break
-    return LawCount(space.dimension - rank, space.dimension, rank, gap)
+    return rank, gap
 
 
-def _field(model: nn.Module, space: ParameterSpace, draw: Any, generator: torch.Generator) -> Field:
+def _field(
+    model: nn.Module, space: ParameterSpace, draw: Any, theta: Tensor, generator: torch.Generator
+) -> Field:
+    """∇ of a random combination of the outputs at a random input, of length 1 at θ."""
     x = draw(generator)
     x = x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
     shape = model(x if isinstance(x, Tensor) and not x.is_floating_point() else _like(model, x))
@@ -76,7 +91,10 @@ def _field(model: nn.Module, space: ParameterSpace, draw: Any, generator: torch.
     def phi(theta: Tensor) -> Tensor:
         return (functional_call(model, space.named(theta), arguments(x)) * weights).sum()
 
-    return grad(phi)
+    field = grad(phi)
+    length = field(theta).norm()
+    size = torch.where(length > 0, length, torch.ones_like(length))
+    return lambda theta: field(theta) / size
 
 
 def _like(model: nn.Module, x: Any) -> Any:
@@ -103,9 +121,13 @@ def _couples(
 
 
 def _rank(vectors: Tensor) -> tuple[int, float]:
-    """Numerical rank of unit rows, and the drop of the spectrum behind it."""
-    norms = vectors.norm(dim=1, keepdim=True)
-    s = torch.linalg.svdvals(vectors[norms[:, 0] > 0] / norms[norms[:, 0] > 0])
-    rank = int((s > 1e-9 * s[0]).sum())
-    gap = float(s[rank - 1] / s[rank]) if rank < len(s) and s[rank] > 0 else float("inf")
+    """Numerical rank, and the drop of the spectrum behind it.
+
+    The fields are of length 1 at θ, so a bracket of length 1e-9 is a zero bracket.
+    """
+    norms = vectors.norm(dim=1)
+    kept = norms > 1e-9
+    s = torch.linalg.svdvals(vectors[kept] / norms[kept, None])
+    rank = int((s > 1e-9 * s[0]).sum()) if len(s) else 0
+    gap = float(s[rank - 1] / s[rank]) if 0 < rank < len(s) and s[rank] > 0 else float("inf")
     return rank, gap
