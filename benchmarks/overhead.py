@@ -4,7 +4,10 @@ Every arm trains its own copy of the same model in this process on one thread, t
 turns; printed is the median over rounds of the time of the observed run over the plain one,
 attaching and closing included. `control` is a second plain run: its distance from 1 is noise.
 
-    python benchmarks/overhead.py [--steps 200] [--rounds 5] [--arm NAME …] [--long]
+    python benchmarks/overhead.py [--steps N] [--rounds 3] [--arm NAME …] [--long]
+
+A run has 4,000 steps (the transformer 200) unless `--steps` says otherwise: a reading at
+initialisation and one decomposition belong to every run, however short.
 
 `--long` adds the default schedule over 5,000 steps (minutes). Peak memory is read in a process
 of its own for each arm.
@@ -21,6 +24,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -50,7 +54,7 @@ class Attention(nn.Module):
 def mlp() -> tuple[nn.Module, Callable[[], torch.Tensor], Callable]:
     sizes = [784, 512, 512, 512, 10]
     parts: list[nn.Module] = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
+    for a, b in pairwise(sizes):
         parts += [nn.Linear(a, b), nn.ReLU()]
     net = nn.Sequential(*parts[:-1])
     x, y = torch.randn(128, 784), torch.randint(10, (128,))
@@ -59,11 +63,10 @@ def mlp() -> tuple[nn.Module, Callable[[], torch.Tensor], Callable]:
 
 def transformer() -> tuple[nn.Module, Callable[[], torch.Tensor], Callable]:
     d = 128
-    net = nn.Sequential(
-        nn.Embedding(96, d), *[Attention(d, 4) for _ in range(4)], nn.Linear(d, 96)
-    )
+    net = nn.Sequential(nn.Embedding(96, d), *[Attention(d, 4) for _ in range(4)], nn.Linear(d, 96))
     x, y = torch.randint(96, (16, 64)), torch.randint(96, (16, 64))
-    return net, lambda: nn.functional.cross_entropy(net(x).flatten(0, 1), y.flatten()), net.parameters
+    loss = nn.functional.cross_entropy
+    return net, lambda: loss(net(x).flatten(0, 1), y.flatten()), net.parameters
 
 
 MODELS = {"mlp": mlp, "transformer": transformer}
@@ -112,15 +115,16 @@ def _peak(model: str, observed: bool) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, help="default: 4000, transformer 200")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", nargs="*", default=list(MODELS))
     parser.add_argument("--arm", nargs="*", default=list(ARMS))
     parser.add_argument("--long", action="store_true", help="the default schedule, 5,000 steps")
     args = parser.parse_args()
     for model in args.model:
         train(model, None, 10)
-        arms = [(name, ARMS[name], args.steps) for name in args.arm]
+        steps = args.steps or {"mlp": 4000, "transformer": 200}[model]
+        arms = [(name, ARMS[name], steps) for name in args.arm]
         if args.long:
             arms = [("control", None, 5000), ("default, 5,000 steps", "default", 5000)]
         for name, schedule, steps in arms:
@@ -128,8 +132,8 @@ def main() -> None:
             for _ in range(args.rounds):
                 plain = train(model, None, steps)
                 ratios.append(train(model, schedule, steps) / plain)
-            low, high = min(ratios), max(ratios)
-            print(f"{model:12s} {name:22s} × {statistics.median(ratios):.3f}  [{low:.3f}, {high:.3f}]")
+            middle, low, high = statistics.median(ratios), min(ratios), max(ratios)
+            print(f"{model:12s} {name:22s} × {middle:.3f}  [{low:.3f}, {high:.3f}]", flush=True)
         if not args.long:
             plain, ours = memory(model, None), memory(model, lawful.every(1))
             print(f"{model:12s} {'memory above plain':22s} {ours - plain:.1f} MiB")
