@@ -268,3 +268,49 @@ def test_every_parameter_has_a_help_text() -> None:
         for parameter in command.params:
             if isinstance(parameter, click.Option) and parameter.name not in ("seed", "kind"):
                 assert parameter.help, (command.name, parameter.name)
+
+
+BUILD = """
+import torch
+
+def build():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
+    return net, (torch.randn(32, 4), torch.arange(32) % 3), torch.nn.functional.cross_entropy
+
+def nothing():
+    return None
+"""
+
+
+def test_symmetries_of_a_model_of_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_model_of_mine.py").write_text(BUILD)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli, ["symmetries", "a_model_of_mine:build", "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)["symmetries"]
+    assert {s["kind"] for s in found} >= {"rescaling", "permutation", "shift"}
+    assert all(s["violation"] < 1e-8 for s in found if s["certified"])
+    plain = CliRunner().invoke(cli, ["symmetries", "a_model_of_mine:build"])
+    assert "rescaling" in plain.stdout
+
+
+@pytest.mark.parametrize(
+    ("factory", "sentence"),
+    [
+        ("a_model", "is not MODULE:FUNCTION"),
+        ("no_such_module:build", "cannot load no_such_module:build"),
+        ("a_model_of_mine:missing", "cannot load a_model_of_mine:missing"),
+        ("a_model_of_mine:nothing", "must return (model, example_input, loss)"),
+    ],
+)
+def test_a_factory_that_cannot_be_used_is_refused(
+    factory: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_model_of_mine.py").write_text(BUILD)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli, ["symmetries", factory])
+    assert result.exit_code == 2
+    assert sentence in result.output

@@ -38,6 +38,7 @@ _HOME = {
     "Verdict": "laws",
     "Law": "laws",
     "cite": "laws",
+    "symmetries": "symmetry",
 }
 
 __all__ = ["__version__", *_HOME]
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
         quantity,
     )
     from .schedule import Schedule, at, budget, every, log_spaced
+    from .symmetry import symmetries
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ commands, so that `--help` does not wait for torch.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import math
 import os
@@ -287,6 +288,36 @@ def cite(run: Path, as_json: bool) -> None:
         click.echo(text.rstrip())
 
 
+@cli.command()
+@click.argument("factory", metavar="MODULE:FUNCTION")
+@as_json
+def symmetries(factory: str, as_json: bool) -> None:
+    """List the parameter symmetries of a model, each with how exactly it holds.
+
+    FUNCTION takes nothing and returns (model, example_input, loss): a batch x or a pair (x, y),
+    and a function of the model's output (and y) that returns one number. MODULE is imported
+    from the current folder or the installed packages.
+
+    \b
+    Example:
+      lawful symmetries mymodel:build
+    """
+    from .symmetry import SymmetryError
+    from .symmetry import symmetries as found_in
+
+    model, example_input, loss = made_by(factory)
+    with refusals(SymmetryError):
+        found = found_in(model, example_input, loss)
+    fields = (
+        *("name", "kind", "layers", "charge", "dimension", "laws"),
+        *("violation", "certified", "source", "sentence"),
+    )
+    if as_json:
+        emit({"model": factory, "symmetries": [{f: getattr(s, f) for f in fields} for s in found]})
+    else:
+        listing([("●" if s.certified else "◐", s.sentence) for s in found])
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The command `lawful`: run it and leave with one of the exit codes above."""
     try:
@@ -323,6 +354,24 @@ def trained(
         with refusals(RecordError, DataNotFound), refusals(NonFiniteLoss, then=Broken):
             chosen.run(settings, out, seed, progress=True, resume=resume)
         return list(chosen.plan(settings, out))
+
+
+def made_by(factory: str) -> tuple[Any, Any, Any]:
+    """What the function named MODULE:FUNCTION returns, checked to be three things."""
+    module, _, function = factory.partition(":")
+    if not (module and function):
+        raise Refused(f"{factory!r} is not MODULE:FUNCTION: name a function, e.g. mymodel:build")
+    sys.path.insert(0, "")
+    try:
+        make = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise Refused(f"cannot load {factory}: {error}") from error
+    finally:
+        sys.path.remove("")
+    made = make()
+    if not (isinstance(made, tuple) and len(made) == 3):
+        raise Refused(f"{factory} must return (model, example_input, loss)")
+    return made
 
 
 def described(experiment: Experiment) -> dict[str, Any]:

@@ -144,7 +144,10 @@ class RunWriter:
 def _continued(path: Path, fields: dict[str, Any], resume: bool) -> dict[str, Any]:
     """The manifest of a run that goes on; refuses another model's run, or one not to be resumed."""
     if not resume:
-        raise RecordError(f"{path} holds a run: pass resume=True to go on, or choose another out")
+        raise RecordError(
+            f"{path} holds a run: go on with it (resume=True, on the command line --resume) or "
+            "choose another out"
+        )
     earlier = read_manifest(path)
     for field in ("class", "parameters"):
         before = earlier.get("model", {}).get(field)
