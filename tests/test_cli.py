@@ -18,7 +18,10 @@ from click.testing import CliRunner, Result
 from lawful.cli import cli
 from lawful.record import RELATIONS, Measurement, RecordError, RunWriter, open_run
 
-COMMANDS = ("run", "test", "show", "report", "compare", "laws", "experiments", "export", "cite")
+COMMANDS = (
+    *("run", "test", "show", "report", "compare"),
+    *("laws", "experiments", "export", "cite", "symmetries"),
+)
 NEEDED = {"samples": 4096, "effective_samples": 4096, "clusters": 4096, "drift": 0.001}
 WIDTHS = {"width_a": 16, "width_b": 16}
 

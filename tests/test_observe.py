@@ -741,7 +741,7 @@ def test_a_probe_that_does_not_work_is_told_and_training_goes_on(
 
 def test_a_folder_is_not_used_twice_but_resumed(tmp_path: Path) -> None:
     recorded(tmp_path, lawful.every(1), 3, window=1.0)
-    with pytest.raises(RecordError, match="pass resume=True"):
+    with pytest.raises(RecordError, match="resume=True"):
         recorded(tmp_path, lawful.every(1), 3, window=1.0)
     run = recorded(tmp_path, lawful.every(1), 2, window=1.0, resume=True, first_step=3)
     assert run.series("rga_b", "2").index.tolist() == [0, 1, 2, 3, 4]

@@ -40,7 +40,7 @@ from .instruments.layers import Heads, LayerMoments, Unobserved, survey
 from .instruments.probe import Probe, Wants, run_probe
 from .instruments.readings import Label
 from .instruments.steadiness import Steadiness
-from .instruments.tap import Scale
+from .instruments.tap import Scale, Tap
 from .instruments.work import Work
 from .record import Measurement, RecordError, Run, RunWriter, open_run
 from .schedule import Schedule, log_spaced
@@ -225,7 +225,10 @@ class Observation:
         self._guarded(self._finish)
         try:
             self._writer.update_manifest(
-                status=status, steps=self.step, unobserved=[asdict(u) for u in self._coverage()]
+                status=status,
+                steps=self.step,
+                layers=self._layers(),
+                unobserved=[asdict(u) for u in self._coverage()],
             )
         except RecordError as problem:
             warnings.warn(str(problem), LawfulWarning, stacklevel=2)
@@ -484,14 +487,15 @@ class Observation:
         ]  # fmt: skip
         return [*self.unobserved, *late]
 
-    def _manifest(self) -> dict[str, Any]:
+    def _layers(self) -> list[dict[str, Any]]:
+        """The observed maps and their slices, as the manifest describes them."""
         shared = [t.map.parameter for t in self.layers.taps]
         layers = [
             {
                 "name": t.map.name, "kind": t.map.kind, "d_a": t.map.d_a, "d_b": t.map.d_b,
                 "bias": t.map.bias() is not None, "block": t.map.block,
                 "note": "; ".join(
-                    filter(None, [t.map.note, _sharing(t.map.parameter, shared), _frozen(t.map)])
+                    filter(None, [t.map.note, _sharing(t.map.parameter, shared), *_notes(t)])
                 ),
             }
             for t in self.layers.taps
@@ -505,6 +509,9 @@ class Observation:
             for t in self.layers.taps
             for piece in self.layers.parts[t.map.name]
         ]  # fmt: skip
+        return layers + pieces
+
+    def _manifest(self) -> dict[str, Any]:
         device = next((str(p.device) for p in self.model.parameters()), "cpu")
         return {
             "lawful": version("lawful"),
@@ -519,7 +526,7 @@ class Observation:
             "schedule": self.schedule.name,
             "source": "stream" if self.probe is None else "probe",
             "laws": [law.name for law in self.laws],
-            "layers": layers + pieces,
+            "layers": self._layers(),
             "unobserved": [asdict(u) for u in self.unobserved],
             "environment": {
                 "python": platform.python_version(), "torch": torch.__version__,
@@ -552,8 +559,10 @@ def _sharing(parameter: nn.Parameter | None, everyone: list[nn.Parameter | None]
     return "weight tied" if sum(p is parameter is not None for p in everyone) > 1 else ""
 
 
-def _frozen(map: Any) -> str:
-    return "frozen" if map.parameter is not None and not map.parameter.requires_grad else ""
+def _notes(tap: Tap) -> list[str]:
+    frozen = tap.map.parameter is not None and not tap.map.parameter.requires_grad
+    sampled = f"of a batch at most {tap.rows_cap} rows were taken, at random positions"
+    return ["frozen"] * frozen + [sampled] * tap.sampled
 
 
 def _length(cut: slice | None, size: int) -> int:

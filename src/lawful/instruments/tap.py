@@ -74,7 +74,7 @@ class Tap:
 
     rows_cap: at most this many rows are taken from a batch, at positions drawn at random for
               each batch from a private generator; convolutions would cost more than training.
-    transform: None, or what each row is passed through before it is summed.
+    normalise: divide each row by its norm before it is summed.
     """
 
     def __init__(
