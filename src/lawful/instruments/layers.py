@@ -301,7 +301,7 @@ class LayerMoments:
     def evidence_work(self) -> float:
         """Exponents and permutation nulls: an eigendecomposition runs like 8 d³, a draw 30 d²."""
         return sum(
-            10.0 * min(t.map.d_a, t.map.d_b) ** 3 + 9000.0 * (t.map.d_a**2 + t.map.d_b**2)
+            10.0 * min(t.map.d_a, t.map.d_b) ** 3 + 4500.0 * (t.map.d_a**2 + t.map.d_b**2)
             for t in self.taps
         )
 
