@@ -335,7 +335,7 @@ class Observation:
                 count, enough = self.layers.batches, self.layers.full()
             else:
                 self._add_balance()
-                count = max((len(s._scalars) for s in self._balance), default=STREAM_BATCHES)
+                count = max((s.batches for s in self._balance), default=STREAM_BATCHES)
                 enough = count >= STREAM_BATCHES
             self._work.batch(self.layers, count)
             early = self._consecutive and self.step + 1 >= self.schedule.next_open()
@@ -392,7 +392,7 @@ class Observation:
     def _read_balance(self) -> None:
         rows: list[Measurement] = []
         for tap, steady in zip(self.layers.taps, self._balance, strict=True):
-            label = Label(self._opened_at, tap.map.name, len(steady._scalars))
+            label = Label(self._opened_at, tap.map.name, steady.batches)
             rows += steady.balance(label, tap.map.weight(), decays=self._decays())
         if rows:
             self._write(self._opened_at, rows, {})

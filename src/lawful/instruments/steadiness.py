@@ -45,6 +45,11 @@ class Steadiness:
         self._scalars: list[Tensor] = []
         self._rates: list[tuple[float, float]] = []
 
+    @property
+    def batches(self) -> int:
+        """Mini-batches of the window so far."""
+        return len(self._scalars)
+
     @torch.no_grad()
     def begin(self, W: Tensor) -> None:
         """Remember where W was, as its image of a few random directions: d_b × 8 numbers."""
