@@ -144,13 +144,20 @@ class Experiment:
         return [(b, b.read(run), b.holds(run)) for b in self.bands if b.applies(run)]
 
 
-EXPERIMENTS = ("digits", "decay", "width", "conv", "gpt", "ssl")
-"""The modules `experiments/canonical_*.py`, in the order they are listed."""
+EXPERIMENTS = (
+    "canonical_digits",
+    "canonical_decay",
+    "canonical_width",
+    "canonical_conv",
+    "canonical_gpt",
+    "canonical_ssl",
+)
+"""The modules of `experiments/`, in the order they are listed."""
 
 
 def experiments() -> dict[str, Experiment]:
     """All experiments by name."""
-    modules = (import_module(f"{__package__}.experiments.canonical_{e}") for e in EXPERIMENTS)
+    modules = (import_module(f"{__package__}.experiments.{e}") for e in EXPERIMENTS)
     return {m.experiment.name: m.experiment for m in modules}
 
 

@@ -8,8 +8,12 @@ and around them what makes an interrupted run go on where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import datetime
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import Probe, log_spaced, observe, open_run
-from ..record import Run
+from ..laws import select
+from ..record import Run, RunWriter
 from .checkpoint import CHECKPOINT, resume
 from .datasets import Dataset
 from .training import Batches, Loss, train
@@ -89,6 +94,40 @@ class Job:
                 title=self.out.name,
             )
         return open_run(self.out)
+
+    @contextmanager
+    def world(self, *, laws: tuple[str, ...] = (), **fields: Any) -> Iterator[RunWriter]:
+        """The record of a world that is no training run of a layered model: a simulation.
+
+        Its rows are written by hand, a `q_predicted` beside every measured `q`; the `layer` of a
+        row names the case (a mode, a learning rate). A world that was interrupted starts anew.
+
+        laws:   names or families of the laws to test on it.
+        fields: further fields of the manifest, e.g. `optimizer=`, `data=`.
+        """
+        manifest = {
+            "lawful": version("lawful"),
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "seed": self.seed,
+            "laws": [law.name for law in select(laws)] if laws else [],
+            "environment": {
+                "python": platform.python_version(), "torch": torch.__version__,
+                "platform": platform.platform(),
+            },
+            "experiment": dict(self.entry),
+            "status": "running",
+            "steps": 0,
+            **fields,
+        }  # fmt: skip
+        with RunWriter.create(self.out, manifest, resume=self.resume) as writer:
+            try:
+                yield writer
+            except BaseException as end:
+                stopped = isinstance(end, KeyboardInterrupt)
+                writer.update_manifest(status="interrupted" if stopped else "failed")
+                raise
+            last = max(open_run(self.out).steps, default=0)
+            writer.update_manifest(status="finished", steps=last)
 
 
 def chunks(x: Tensor, y: Tensor, size: int = 512) -> list[tuple[Tensor, Tensor]]:

@@ -2,7 +2,8 @@
 
 A measurement carries one of these names or it is refused: two programs that write
 `rga_b` mean the same number. Names with a suffix are derived mechanically from the six
-relations, so the table stays short enough to read.
+relations, so the table stays short enough to read. Any scalar `q` may stand beside
+`q_predicted`, the same number as a theory gave it before it was measured.
 
 Notation, for a linear map h_b = W h_a inside a network with per-sample loss ℓ:
 H_c = E[h_c h_cᵀ], G_c = E[g_c g_cᵀ] with g_c = ∂ℓ/∂h_c through this layer only,
@@ -150,6 +151,10 @@ def _build() -> dict[str, Quantity]:
 VOCABULARY: dict[str, Quantity] = _build()
 
 
+PREDICTED = "_predicted"
+"""The suffix of a number that theory gave before it was measured."""
+
+
 def quantity(name: str) -> Quantity:
     """Look a name up in the vocabulary.
 
@@ -157,9 +162,14 @@ def quantity(name: str) -> Quantity:
 
     >>> quantity("exponent_p").meaning
     'slope of log v_iᵀH_a v_i against log s_i'
+    >>> quantity("loss_predicted").meaning
+    'predicted: loss as logged by the caller or seen by the probe'
     """
     if name in VOCABULARY:
         return VOCABULARY[name]
+    base = VOCABULARY.get(name.removesuffix(PREDICTED))
+    if base is not None and not base.array:
+        return Quantity(name, f"predicted: {base.meaning}", base.unit)
     near = difflib.get_close_matches(name, VOCABULARY, n=3)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
     raise KeyError(f"unknown quantity {name!r}{hint} (see lawful.VOCABULARY)")

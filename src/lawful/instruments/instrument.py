@@ -1,0 +1,94 @@
+"""What an instrument is: the two ways of looking at a training run.
+
+    on the stream    at a measured step: place → forward, backward → before → step → after
+    on a probe       at fixed weights:   measure(model, probe)
+
+A stream instrument sees the training batch as it passes and pays nothing on other steps. A probe
+instrument runs the model on samples of its own. Neither knows of laws or of the record's folder:
+they give back a `Reading`, and `observe` writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from torch import nn
+
+from ..record import Measurement
+from .probe import Probe
+
+
+@dataclass
+class Reading:
+    """What an instrument has to say.
+
+    rows:     measurements, `step` as given to the instrument.
+    arrays:   (layer, quantity) -> array.
+    problems: (layer, message): what could not be measured and why.
+    """
+
+    rows: list[Measurement] = field(default_factory=list)
+    arrays: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How the optimiser moves one parameter, as torch names it.
+
+    optimizer:    class name, e.g. `SGD`.  lr: η.  weight_decay: λ, added to the gradient unless
+    decoupled.    momentum, dampening, nesterov, betas, eps as in `torch.optim`.
+    """
+
+    optimizer: str
+    lr: float
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    dampening: float = 0.0
+    nesterov: bool = False
+    decoupled: bool = False
+    betas: tuple[float, float] = (0.0, 0.0)
+    eps: float = 0.0
+
+
+class StreamInstrument(Protocol):
+    """Watches measured steps of the training stream.
+
+    quantities: the names it can record.
+    batches:    how many batches of a window it wants to see.
+    """
+
+    quantities: frozenset[str]
+    batches: int
+
+    def place(self) -> None:
+        """Hooks on: the coming batch is measured."""
+
+    def lift(self) -> None:
+        """Hooks off: the coming batch costs nothing."""
+
+    def before(self, step: int, rates: Mapping[nn.Parameter, Rates], divisor: float) -> None:
+        """The gradients of a measured step are final (÷ divisor), the parameters not yet moved."""
+
+    def after(self, step: int) -> None:
+        """The optimiser has moved the parameters of a measured step."""
+
+    def read(self, step: int) -> Reading:
+        """The window is over: what it showed; starts anew."""
+
+
+class ProbeInstrument(Protocol):
+    """Looks at fixed weights through samples of its own.
+
+    quantities: the names it can record.
+    """
+
+    quantities: frozenset[str]
+
+    def measure(
+        self, step: int, model: nn.Module, probe: Probe, rates: Mapping[nn.Parameter, Rates]
+    ) -> Reading:
+        """Everything of the model and its run is as before afterwards."""
