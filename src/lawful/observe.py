@@ -316,7 +316,7 @@ class Observation:
         self._opened_at = self.step
         self._open = True
         if self.probe is None:
-            self.layers.begin()
+            self.layers.begin(thin=not self._consecutive and self.step > 0)
             return
         with self._work.timing():
             for steady in self._balance:
@@ -561,7 +561,8 @@ def _sharing(parameter: nn.Parameter | None, everyone: list[nn.Parameter | None]
 
 def _notes(tap: Tap) -> list[str]:
     frozen = tap.map.parameter is not None and not tap.map.parameter.requires_grad
-    sampled = f"of a batch at most {tap.rows_cap} rows were taken, at random positions"
+    sampled = "of a batch some positions were taken, at random: half of them, or "
+    sampled += f"{tap.rows_cap} rows at most"
     return ["frozen"] * frozen + [sampled] * tap.sampled
 
 

@@ -206,5 +206,8 @@ def symmetrise(total: Tensor) -> Tensor:
     tensor([[1., 2.],
             [2., 3.]])
     """
-    total.triu_()
-    return total.add_(total.triu(1).T)
+    for i in range(0, total.shape[0], BLOCK):
+        own, right = total[i : i + BLOCK, i : i + BLOCK], total[i : i + BLOCK, i + BLOCK :]
+        own.triu_().add_(own.triu(1).T)
+        total[i + BLOCK :, i : i + BLOCK] = right.T
+    return total

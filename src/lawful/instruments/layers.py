@@ -196,12 +196,16 @@ class LayerMoments:
         for tap in self.taps:
             tap.active = on
 
-    def begin(self) -> None:
-        """Open a window: the sums start from zero, and W is remembered."""
+    def begin(self, *, thin: bool = False) -> None:
+        """Open a window: the sums start from zero, and W is remembered.
+
+        thin: the window pools many batches, and takes half the positions of each.
+        """
         self.batches = 0
         self._weights, self._owed = {}, None
         for tap, steady in zip(self.taps, self.steadiness, strict=True):
             tap.begin()
+            tap.thin = thin
             steady.reset()
             if tap.map.kind != "embedding":
                 steady.begin(tap.map.weight())

@@ -25,6 +25,7 @@ from ..estimators.stream import MomentStream
 from .maps import LinearMap, input_rows, output_rows, positions, unbatched
 
 View = Callable[[Tensor], Tensor]
+THINNED = 512
 
 
 def as_is(t: Tensor) -> Tensor:
@@ -74,6 +75,8 @@ class Tap:
 
     rows_cap: at most this many rows are taken from a batch, at positions drawn at random for
               each batch from a private generator; convolutions would cost more than training.
+    thin:      half the positions of a batch are taken, down to 512 rows: in a window that pools
+               many batches the rows of one sequence tell least.
     normalise: divide each row by its norm before it is summed.
     """
 
@@ -89,7 +92,7 @@ class Tap:
         self.map, self.scale, self.normalise = map, scale, normalise
         # The tensors of an attention module are brought to samples first before we see them.
         self.batch_dim = 0 if map.kind == "attention" else batch_dim
-        self.active = self.compiled = False
+        self.active = self.compiled = self.thin = False
         self._latest: tuple[int, int] | None = None
         self.problem = ""
         self.sampled = False
@@ -121,13 +124,13 @@ class Tap:
         self._check(h, see(cut(y.detach())))
         if self._unguarded(x):
             h = h.clone()
-        version, call, done = h._version, (self.scale.batch, self.scale.passes), False
+        version, call = h._version, (self.scale.batch, self.scale.passes)
+        held = [h]  # let go after one use: the backward pass frees activations as it goes
 
         def on_gradient(g: Tensor) -> None:
-            nonlocal done
-            if done or not self.active or self.problem:
+            if not held or not self.active or self.problem:
                 return
-            done = True
+            h = held.pop()
             with self._harmless():
                 if h._version != version:
                     raise ValueError("its input was overwritten in place before the backward pass")
@@ -161,10 +164,12 @@ class Tap:
         with torch.autocast(g.device.type, enabled=False):
             batch = None if unbatched(self.map, g) else batch
             clusters, T = positions(self.map, g, batch, self.batch_dim)
-            at = None
-            if clusters * T > self.rows_cap and T > 1:
+            at, cap = None, self.rows_cap
+            if self.thin:
+                cap = min(cap, max(THINNED, clusters * T // 2))
+            if clusters * T > cap and T > 1:
                 self.sampled = True
-                some = max(2, self.rows_cap // clusters)
+                some = max(2, cap // clusters)
                 at = torch.randperm(T, generator=self._generator)[:some].to(g.device)
             y = output_rows(self.map, g, batch, at, self.batch_dim)
             x = self._rows_of_h(self.map, h, batch, at, self.batch_dim)
