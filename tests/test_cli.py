@@ -20,7 +20,7 @@ from lawful.record import RELATIONS, Measurement, RecordError, RunWriter, open_r
 
 COMMANDS = (
     *("run", "test", "show", "report", "compare"),
-    *("laws", "experiments", "export", "cite", "symmetries"),
+    *("laws", "experiments", "export", "cite", "symmetries", "predict"),
 )
 NEEDED = {"samples": 4096, "effective_samples": 4096, "clusters": 4096, "drift": 0.001}
 WIDTHS = {"width_a": 16, "width_b": 16}
@@ -317,3 +317,63 @@ def test_a_factory_that_cannot_be_used_is_refused(
     result = CliRunner().invoke(cli, ["symmetries", factory])
     assert result.exit_code == 2
     assert sentence in result.output
+
+
+PREDICT = ("--lr", "0.1", "--batch-size", "8")
+
+
+def test_forecasts_of_a_model_of_the_lab() -> None:
+    arguments = ("predict", "mlp-linear:32-6-8", "--data", "teacher", *PREDICT)
+    found = document(call(*arguments, "--weight-decay", "0.1", "--samples", "64", "--json"))
+    assert set(found) == {"model", "data", "settings", "forecasts"}
+    assert found["settings"]["weight_decay"] == 0.1
+    first = found["forecasts"][0]
+    assert set(first) == {
+        "theory", "name", "where", "value", "unit", "sentence", "assumption", "applies",
+    }  # fmt: skip
+    assert (first["theory"], first["name"]) == ("linear network", "rank")
+    plain = call(*arguments, "--steps", "100", "--samples", "64")
+    assert plain.exit_code == 0, plain.output
+    assert "Rests on:" in plain.stdout
+
+
+def test_forecasts_of_a_text_model_and_of_adam() -> None:
+    arguments = ("predict", "mlp:64-8-10", "--data", "digits", *PREDICT, "--samples", "32")
+    found = document(call(*arguments, "--optimizer", "adamw", "--json"))
+    assert {f["applies"] for f in found["forecasts"]} == {"no"}
+    assert {f["value"] for f in found["forecasts"]} == {None}
+
+
+def test_forecasts_of_a_model_of_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On its own example, and on data of another shape with as many numbers a sample."""
+    import numpy as np
+
+    (tmp_path / "a_model_of_mine.py").write_text(BUILD)
+    x = np.random.default_rng(0).normal(size=(40, 2, 2))
+    np.savez(tmp_path / "mine.npz", x=x, y=np.arange(40) % 3)
+    monkeypatch.chdir(tmp_path)
+    for more in ((), ("--data", "mine.npz")):
+        result = call("predict", "a_model_of_mine:build", *PREDICT, *more, "--json")
+        where = {f["where"] for f in document(result)["forecasts"]}
+        assert "rescaling of 0, 2" in where
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("mlp:64-10",), "of the lab and needs --data"),
+        (("mlp:64-10", "--data", "digit"), "unknown data set 'digit'"),
+        (("mlp:64-9", "--data", "digits"), "write mlp:64-10"),
+        (("vgg", "--data", "digits"), "unknown model 'vgg'"),
+        (("no_such_module:build",), "cannot load no_such_module:build"),
+        (("mlp:64-10", "--data", "digits", "--momentum", "2"), "momentum=2.0"),
+        (("mlp:64-10", "--data", "digits", "--lr", "0"), "lr=0.0"),
+        (("mlp:64-10", "--data", "digits", "--optimizer", "lion"), "lion"),
+    ],
+)
+def test_a_forecast_that_cannot_be_made_is_refused(
+    arguments: tuple[str, ...], sentence: str
+) -> None:
+    result = call("predict", *PREDICT, *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert sentence in result.stderr

@@ -39,11 +39,14 @@ _HOME = {
     "Law": "laws",
     "cite": "laws",
     "symmetries": "symmetry",
+    "predict": "forecast",
+    "Forecast": "forecast",
 }
 
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
+    from .forecast import Forecast, predict
     from .instruments.probe import Probe
     from .laws import Law, Verdict, cite, test
     from .observe import LawfulWarning, Observation, observe

@@ -318,6 +318,59 @@ def symmetries(factory: str, as_json: bool) -> None:
         listing([("●" if s.certified else "◐", s.sentence) for s in found])
 
 
+@cli.command()
+@click.argument("model", metavar="MODEL")
+@click.option("--data", metavar="DATA", help="Data set of the lab, a .npz file or an image folder.")
+@click.option(
+    "--optimizer",
+    type=click.Choice(["sgd", "adam", "adamw"]),
+    default="sgd",
+    show_default=True,
+    help="Charges obey the laws of sgd only.",
+)
+@click.option("--lr", type=float, required=True, help="Learning rate.")
+@click.option("--batch-size", type=int, required=True, help="Samples in a mini-batch.")
+@click.option("--weight-decay", type=float, default=0.0, show_default=True, help="As in torch.")
+@click.option("--momentum", type=float, default=0.0, show_default=True, help="Of sgd, as in torch.")
+@click.option("--steps", type=int, help="Length of the run, to compare predicted times with.")
+@click.option(
+    "--samples",
+    type=int,
+    default=256,
+    show_default=True,
+    help="Samples of DATA on which noise and curvature are measured.",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@as_json
+def predict(model: str, data: str | None, as_json: bool, seed: int, **settings: Any) -> None:
+    """Say before training what theory expects of it: equilibria, ranks, critical decays, times.
+
+    MODEL is MODULE:FUNCTION as in `lawful symmetries` (without --data its example_input is the
+    data), or a model of the lab: mlp:64-128-10, mlp-tanh:…, mlp-linear:…, resnet18, gpt.
+
+    \b
+    Example:
+      lawful predict mlp:64-128-10 --data digits --lr 0.1 --weight-decay 1e-3 --batch-size 32
+    """
+    from .forecast import predict as forecasts_of
+    from .report.forecasts import forecast_table
+
+    built, sample, loss = case_for(model, data, seed)
+    with refusals(ValueError):
+        found = forecasts_of(built, sample, loss, seed=seed, **settings)
+    if as_json:
+        emit(
+            {
+                "model": model,
+                "data": data,
+                "settings": settings,
+                "forecasts": [f.to_json() for f in found],
+            }
+        )
+    else:
+        console().print(forecast_table(found))
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The command `lawful`: run it and leave with one of the exit codes above."""
     try:
@@ -372,6 +425,37 @@ def made_by(factory: str) -> tuple[Any, Any, Any]:
     if not (isinstance(made, tuple) and len(made) == 3):
         raise Refused(f"{factory} must return (model, example_input, loss)")
     return made
+
+
+def case_for(model: str, data: str | None, seed: int) -> tuple[Any, Any, Any]:
+    """(model, data, loss) of a function of the user's or of a model and data set of the lab."""
+    from torch.nn.functional import cross_entropy, mse_loss
+
+    from .lab import datasets
+    from .lab.models.named import named
+
+    after = model.partition(":")[2]
+    own = bool(after) and not after[0].isdecimal()
+    if data is None:
+        if own:
+            return made_by(model)
+        raise Refused(f"MODEL {model!r} is of the lab and needs --data, e.g. --data digits")
+    with refusals(ValueError, datasets.DataNotFound):
+        loaded = datasets.load(data)
+        x, y = loaded.x_train, loaded.y_train
+        if not own:
+            chosen = cross_entropy if loaded.classes else mse_loss
+            return named(model, loaded, seed=seed), (x, y), lambda f, y: chosen(rows(f), y)
+    built, example, loss = made_by(model)
+    like = example[0] if isinstance(example, tuple | list) else example
+    if getattr(like, "ndim", 0) and like[0].numel() == x[0].numel():
+        x = x.reshape(len(x), *like.shape[1:])
+    return built, (x, y), loss
+
+
+def rows(output: Any) -> Any:
+    """Logits (N, T, K) of a text as cross-entropy takes them: (N, K, T)."""
+    return output.movedim(-1, 1) if output.ndim == 3 else output
 
 
 def described(experiment: Experiment) -> dict[str, Any]:

@@ -21,8 +21,9 @@ import platform
 import sys
 import types
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +37,8 @@ from torch.optim.optimizer import (
 )
 
 from . import laws as law_room
+from .instruments import panel
+from .instruments.instrument import Reading
 from .instruments.layers import Heads, LayerMoments, Unobserved, survey
 from .instruments.probe import Probe, Wants, run_probe
 from .instruments.readings import Label
@@ -44,6 +47,8 @@ from .instruments.tap import Scale, Tap
 from .instruments.work import Work
 from .record import Measurement, RecordError, Run, RunWriter, open_run
 from .schedule import Schedule, log_spaced
+from .symmetry import Symmetry, SymmetryError
+from .symmetry import symmetries as find_symmetries
 
 DEFAULT_SHARE = 0.02
 COLLAPSE = {"nc1", "nc2_norm", "nc2_angle", "nc3", "nc4"}
@@ -68,6 +73,7 @@ def observe(
     keep: str | None = None,
     window: float | None = None,
     heads: Heads | None = None,
+    symmetries: Sequence[Symmetry] | None = None,
     accumulation: int = 1,
     scaler: object | None = None,
     batch_dim: int = 0,
@@ -93,6 +99,8 @@ def observe(
     window:     rows pooled in a measurement, in units of the layer's larger dimension
                 (default: the schedule's, 4 or more). Below 4 no law calls anything settled.
     heads:      {glob: number of heads} or {glob: {name: slice}} to read projections by head.
+    symmetries: of the model, as `lawful.symmetries(model, x, loss)` finds them, for the laws that
+                need them; left out, they are found with the first batch of the probe.
     accumulation: micro-batches whose mean is one step, when the loss is divided by them.
     scaler:     the `GradScaler`, if one is used.
     batch_dim:  which dimension of the inputs counts samples (1 for sequence-first models).
@@ -131,8 +139,9 @@ def observe(
         model, Path(out), law_room.select(laws), optimizer=optimizer,
         schedule=replace(schedule or log_spaced(40, share=DEFAULT_SHARE)), reduction=reduction,
         layers=layers, probe=probe, keep=keep, window=window, heads=heads or {},
-        accumulation=accumulation, scaler=scaler, batch_dim=batch_dim, normalise=normalise,
-        seed=seed, resume=resume, first_step=first_step, extra=dict(manifest or {}),
+        symmetries=symmetries, accumulation=accumulation, scaler=scaler, batch_dim=batch_dim,
+        normalise=normalise, seed=seed, resume=resume, first_step=first_step,
+        extra=dict(manifest or {}),
     )  # fmt: skip
 
 
@@ -143,8 +152,9 @@ class Observation:
         self, model: nn.Module, out: Path, laws: list[law_room.Law], *,
         optimizer: torch.optim.Optimizer | None, schedule: Schedule, reduction: str,
         layers: str | Sequence[str], probe: Probe | None, keep: str | None, window: float | None,
-        heads: Heads, accumulation: int, scaler: object | None, batch_dim: int, normalise: bool,
-        seed: int, resume: bool, first_step: int, extra: dict[str, Any],
+        heads: Heads, symmetries: Sequence[Symmetry] | None, accumulation: int,
+        scaler: object | None, batch_dim: int, normalise: bool, seed: int, resume: bool,
+        first_step: int, extra: dict[str, Any],
     ) -> None:  # fmt: skip
         # A probe runs the model eagerly, with hooks of its own for that time only.
         self._compiled = probe is None and any(map(_is_compiled, model.modules()))
@@ -152,7 +162,7 @@ class Observation:
         self.out, self.laws, self.schedule, self.probe, self.seed = out, laws, schedule, probe, seed
         self.optimizer, self.scaler, self.resume = optimizer, scaler, resume
         self.step = first_step
-        needs = set().union(*(law.needs for law in laws)) if laws else set()
+        needs: set[str] = set().union(*(law.needs for law in laws)) if laws else set()
         self._wants = Wants(collapse=bool(needs & COLLAPSE), ansatz=bool(needs & ANSATZ))
         maps, self.unobserved = survey(self.model, layers)
         # The loss of a probe is neither accumulated nor scaled, and always a mean.
@@ -162,6 +172,16 @@ class Observation:
             rows=window if window is not None else schedule.rows, seed=seed,
             batch_dim=batch_dim, normalise=normalise, matrices=keep == "matrices",
         )  # fmt: skip
+        self._layered = not laws or bool(needs & LayerMoments.quantities)
+        self.symmetries = self._symmetries(needs, symmetries)
+        stream = panel.on_stream(
+            needs, self.model, maps, partial(Scale, reduction, accumulation, scaler),
+            self.symmetries, seed=seed, batch_dim=batch_dim,
+        )  # fmt: skip
+        self._watches = [panel.Watch(instrument, schedule) for instrument in stream]
+        self._probing = (
+            [] if probe is None else panel.on_probe(needs, optimizer, self.symmetries, seed=seed)
+        )
         self._balance = [Steadiness(m.d_a, seed=seed) for m in maps] if probe else []
         self._extra = extra | {"reduction": reduction, "normalised": normalise}
         self._writer: RunWriter | None = None
@@ -174,6 +194,28 @@ class Observation:
         self._work = Work(schedule)
         self._pending: dict[str, float] = {}
         self._reported: set[tuple[str, str]] = set()
+
+    def _symmetries(self, needs: set[str], given: Sequence[Symmetry] | None) -> Sequence[Symmetry]:
+        """Those given, or found with the probe; none where no law asks."""
+        if self.probe is None and panel.asks_for_probe(needs):
+            laws = ", ".join(law.name for law in self.laws if panel.asks_for_probe(set(law.needs)))
+            raise ValueError(
+                f"laws={laws} look at fixed weights: pass probe=lawful.Probe(batches, loss)"
+            )
+        if given is not None or not panel.asks_for_symmetries(needs):
+            return given or []
+        if self.probe is None:
+            raise ValueError(
+                "the laws asked for need the model's symmetries: pass "
+                "symmetries=lawful.symmetries(model, x, loss), or probe=lawful.Probe(batches, loss)"
+            )
+        first = next(iter(self.probe.batches), None)
+        if first is None:
+            raise ValueError("probe=: its batches are empty, and the symmetries need one")
+        try:
+            return find_symmetries(self.model, first, self.probe.loss, seed=self.seed)
+        except SymmetryError as problem:
+            raise ValueError(f"the symmetries of the model cannot be found: {problem}") from None
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -197,6 +239,9 @@ class Observation:
                     tap.problem = "a compiled nn.MultiheadAttention does not show its projections"
                 tap.prepare()
             self.layers.hooks.place()
+        if self._compiled and self._watches:
+            self._watches = []
+            self._tell("", "warning", "gradient noise and charges are not seen in a compiled model")
         self._work.start()
         self._prepare_step()
 
@@ -222,6 +267,8 @@ class Observation:
         self._handles = []
         self.layers.listen(False)
         self.layers.hooks.lift()
+        for watch in self._watches:
+            watch.instrument.lift()
         self._guarded(self._finish)
         try:
             self._writer.update_manifest(
@@ -283,16 +330,46 @@ class Observation:
         self._after_update()
 
     def _before_update(self, *_: object) -> None:
+        if any(watch.looking for watch in self._watches):
+            self._guarded(self._watch_gradients)
         if self._measuring:
             self._guarded(self._end_of_measured_batch)
 
     def _after_update(self, *_: object) -> None:
         self.step += 1
+        for watch in self._watches:
+            self._guarded(partial(self._settle, watch))
         self._work.stepped(measured=self._measuring)
         self._prepare_step()
 
+    def _watch_gradients(self) -> None:
+        rates, divisor = panel.rates_of(self.optimizer), getattr(self.optimizer, "grad_scale", None)
+        for watch in self._watches:
+            watch.before(self.step, rates, 1.0 if divisor is None else float(divisor))
+
+    def _settle(self, watch: panel.Watch) -> None:
+        self._tell_readings(watch.after(self.step))
+
+    def _tell_readings(self, readings: Iterable[Reading]) -> None:
+        """Write what instruments have read, and say what they could not."""
+        for reading in readings:
+            rates = next(iter(self._rates().values()), None)
+            rows = list(reading.rows)
+            if rows and rates is not None:
+                rows += _rate_rows(rows[0].step, rates)
+            if rows:
+                self._write(rows[0].step, rows, reading.arrays)
+            for layer, message in reading.problems:
+                self._tell(layer, "warning", message)
+
     def _prepare_step(self) -> None:
         """Decide whether the coming batch is measured, and put hooks on or take them off."""
+        if self._layered or self.probe is not None:
+            self._prepare_window()
+        for watch in self._watches:  # after a probe, whose passes they are not to see
+            watch.prepare(self.step)
+
+    def _prepare_window(self) -> None:
         if not self._open:
             if self.schedule.opens(self.step) and self._work.affords(self.layers, self.step):
                 self._guarded(self._open_window)
@@ -362,11 +439,7 @@ class Observation:
             self._tell("", "warning", "no gradient reached any observed layer in this window")
         rates = next(iter(self._rates().values()), None)
         rows = [Measurement(step, "", "overhead", self._work.overhead())]
-        if rates is not None:
-            rows += [
-                Measurement(step, "", "learning_rate", rates[0], 0.0),
-                Measurement(step, "", "weight_decay", rates[1], 0.0),
-            ]
+        rows += [] if rates is None else _rate_rows(step, rates)
         self._write(step, [*readings, *rows], arrays)
         self._work.read(self.layers, spectra=spectra, full=self.layers.full())
 
@@ -379,7 +452,12 @@ class Observation:
         for message in problems:
             self._tell("", "warning", message)
         self._write(self.step, [replace(m, step=self.step) for m in extra], {})
-        if not problems:
+        rates = panel.rates_of(self.optimizer) if self._probing else {}
+        self._tell_readings(
+            instrument.measure(self.step, self.model, self.probe, rates)
+            for instrument in self._probing
+        )
+        if not problems and self._layered:
             self._read_layers(self.step)
 
     def _add_balance(self) -> None:
@@ -399,6 +477,10 @@ class Observation:
 
     def _finish(self) -> None:
         """What is left at the end: a half-filled window, spectra put off, a last probe."""
+        for watch in self._watches:
+            self._tell_readings(watch.close(self.step))
+        if not self._layered and self.probe is None:
+            return
         if self.probe is not None:
             if self._open:
                 self._read_balance()
@@ -408,7 +490,7 @@ class Observation:
             # Too few rows are read only when nothing better was. The optimiser has moved once
             # since the last batch of the window: `drift` says so.
             self._read_layers(self._opened_at if self._consecutive else self.step)
-        if self._work.affords_evidence(self.layers, self.step):
+        if self._layered and self._work.affords_evidence(self.layers, self.step):
             self._read_owed(spectra=self._work.affords_spectra(self.layers, self.step))
 
     def _read_owed(self, *, spectra: bool) -> None:
@@ -526,6 +608,7 @@ class Observation:
             "schedule": self.schedule.name,
             "source": "stream" if self.probe is None else "probe",
             "laws": [law.name for law in self.laws],
+            "symmetries": [s.name for s in self.symmetries],
             "layers": self._layers(),
             "unobserved": [asdict(u) for u in self.unobserved],
             "environment": {
@@ -541,6 +624,13 @@ class Observation:
 def _is_compiled(module: nn.Module) -> bool:
     compiled_call = getattr(module, "_compiled_call_impl", None)
     return isinstance(module, torch._dynamo.OptimizedModule) or compiled_call is not None
+
+
+def _rate_rows(step: int, rates: tuple[float, float]) -> list[Measurement]:
+    return [
+        Measurement(step, "", "learning_rate", rates[0], 0.0),
+        Measurement(step, "", "weight_decay", rates[1], 0.0),
+    ]
 
 
 def _optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -19,8 +19,8 @@ DIGITS = experiment("canonical-digits")
 DECAY = experiment("canonical-decay")
 
 
-def test_the_registry_lists_six_with_a_sentence_each():
-    assert list(experiments()) == [
+def test_the_registry_lists_the_canonical_six_first_and_each_with_a_sentence():
+    assert list(experiments())[:6] == [
         f"canonical-{name}" for name in ("digits", "decay", "width", "conv", "gpt", "ssl")
     ]
     for name, one in experiments().items():

@@ -34,6 +34,9 @@ class World:
         ]
         return pd.DataFrame(rows, columns=columns)
 
+    def array_steps(self, quantity, layer):
+        return []
+
     def record(self, quantity, values, *, layer="fc", stderr=0.01, steps=(0, 1000), n=512):
         """Write values at steps (a single value: at all of them) and return the world."""
         values = [values] * len(steps) if isinstance(values, int | float) else values

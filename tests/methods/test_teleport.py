@@ -230,6 +230,27 @@ def test_wrong_arguments_are_refused() -> None:
         charges(model, "0", "2")
 
 
+def test_layers_that_cannot_be_scaled_are_refused() -> None:
+    lazy = nn.Sequential(nn.LazyLinear(6), nn.ReLU(), nn.Linear(6, 3))
+    with pytest.raises(ValueError, match=r"first='0' has no shape yet; call the model once"):
+        teleport_charge(lazy, "0", "2")
+    whole = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    whole[0].weight = nn.Parameter(torch.ones(6, 4, dtype=torch.int8), requires_grad=False)
+    with pytest.raises(ValueError, match="its weight is int8; teleport before quantisation"):
+        teleport_charge(whole, "0", "2")
+
+
+def test_dropout_frozen_layers_and_integer_buffers_are_handled() -> None:
+    """The output is compared in eval mode; a frozen layer moves as asked and stays frozen."""
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 3))
+    model[0].weight.requires_grad_(False)
+    model.register_buffer("count", torch.tensor(3))
+    teleport_charge(model, "0", "3", example=torch.randn(8, 4))
+    assert float(charges(model, "0", "3").abs().max()) < 1e-6
+    assert not model[0].weight.requires_grad
+    assert model.training
+
+
 def test_tied_layers_are_refused() -> None:
     model = nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 6))
     model[3].weight = model[0].weight

@@ -151,6 +151,32 @@ class LoRA(nn.Module):
         return self.head(torch.relu(self.base(x) + 0.5 * self.b(self.a(x))))
 
 
+class Head(nn.Module):
+    """One attention head, d_h = 3, no positions, no key bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(5, 3, bias=False) for _ in range(3))
+        self.o = nn.Linear(3, 4, bias=False)
+
+    def forward(self, x):
+        scores = self.q(x) @ self.k(x).transpose(-2, -1) / 3**0.5
+        return self.o(scores.softmax(-1) @ self.v(x))
+
+
+def test_nullities_of_a_single_head():
+    """QK and VO have 9 directions each and 6 charges; no other pair of its maps has any."""
+    g = torch.Generator().manual_seed(0)
+    data = torch.randn(12, 6, 5, generator=g), torch.randn(12, 6, 4, generator=g)
+    found = symmetries(build(Head), data, F.mse_loss, samples=12)
+    continuous = [s for s in found if isinstance(s.generator, Family)]
+    assert [(s.kind, s.layers, s.dimension, s.laws) for s in continuous] == [
+        ("GL", ("v", "o"), 9, 6),
+        ("QK", ("k", "q"), 9, 6),
+    ]
+    assert max(brute_force(build(Head), data, F.mse_loss, found)) < 1e-10
+
+
 def test_lora():
     model, data = build(LoRA), points(32, 5)
     found = symmetries(model, data, F.cross_entropy, samples=32)

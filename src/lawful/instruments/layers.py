@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..estimators.linear_map import Canonical, canonical, output_side, part
 from ..estimators.moments import Moments
-from ..record import Measurement
+from ..record import RELATIONS, VOCABULARY, Measurement
 from .maps import LinearMap, beside, inner_modules, linear_maps, why_not
 from .readings import (
     Label,
@@ -165,11 +165,26 @@ def _even(map: LinearMap, groups: list[str], count: int, columns: bool) -> list[
     ]
 
 
+_NAMES = """
+H_a H_b G_a G_b Z_a Z_b W mean_h_a mean_g_b view samples clusters effective_samples
+required_samples drift width_a width_b trace_H_a trace_G_b participation_H_a participation_H_b
+participation_G_a participation_G_b participation_Z entropy_rank_H_b entropy_rank_Z rank_W rank_H_b
+spectrum_H_a spectrum_H_b spectrum_G_a spectrum_G_b singular_values power_H_a power_G_b exponent_p
+exponent_q directions decades cross_a cross_b cross_a_alignment cross_b_alignment norm_balance
+weight_norm2 gradient_dot_weight gradient_norm2 fdt_b_residual fdt_b_weight fdt_b_noise
+fdt_a_residual fdt_a_weight fdt_a_noise nc1 nc2_norm nc2_angle nc3 nc4 classes train_error agop nfa
+nfa_sqrt nfa_haar
+"""
+
+
 class LayerMoments:
     """Taps, windows and readings of the selected layers.
 
     rows: rows pooled in a window, in units of the larger dimension of each layer.
+    quantities: what a window, or a probe of the layers, can tell.
     """
+
+    quantities = frozenset(_NAMES.split()) | {q for q in VOCABULARY if q.startswith(RELATIONS)}
 
     def __init__(
         self, model: nn.Module, maps: list[LinearMap], scale: Scale, *, heads: Heads, rows: float,

@@ -151,6 +151,18 @@ EXPERIMENTS = (
     "canonical_conv",
     "canonical_gpt",
     "canonical_ssl",
+    "mirror_transition",
+    "neuron_merging",
+    "tanh_same_features",
+    "ssl_collapse",
+    "posterior_collapse",
+    "noise_equilibrium",
+    "deep_linear_equilibrium",
+    "neuron_noise",
+    "warmup",
+    "scale_invariance",
+    "spred_lasso",
+    "syre",
 )
 """The modules of `experiments/`, in the order they are listed."""
 

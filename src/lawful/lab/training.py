@@ -120,7 +120,7 @@ def between_steps() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def bar(steps: int, start: int, title: str, show: bool) -> Iterator[Callable[[int, float], None]]:
-    """A progress bar on stderr; gives a function (steps done, loss) that moves it."""
+    """A progress bar on stderr; gives a function (steps done, loss) that moves it; NaN: no loss."""
     if not show:
         yield lambda done, loss: None
         return
@@ -128,8 +128,8 @@ def bar(steps: int, start: int, title: str, show: bool) -> Iterator[Callable[[in
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, "loss {task.fields[loss]:.4f}", console=Console(stderr=True)) as shown:
-        yield _mover(shown, shown.add_task(title, total=steps, completed=start, loss=math.nan))
+    with Progress(*columns, "{task.fields[loss]}", console=Console(stderr=True)) as shown:
+        yield _mover(shown, shown.add_task(title, total=steps, completed=start, loss=""))
 
 
 def _mover(shown: Progress, task: Any) -> Callable[[int, float], None]:
@@ -138,7 +138,8 @@ def _mover(shown: Progress, task: Any) -> Callable[[int, float], None]:
     def move(done: int, loss: float) -> None:
         nonlocal last
         if time.monotonic() - last > 0.1 or done == shown.tasks[0].total:
-            shown.update(task, completed=done, loss=loss)
+            said = f"loss {loss:.4f}" if math.isfinite(loss) else ""
+            shown.update(task, completed=done, loss=said)
             last = time.monotonic()
 
     return move

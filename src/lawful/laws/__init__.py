@@ -7,17 +7,33 @@
     cite(run)           BibTeX behind a run's verdicts
 
 Families: `canonical` (representation alignment), `collapse` (neural collapse),
-`feature_ansatz` (neural feature ansatz), and those of plug-ins (`lawful.laws.registry`).
+`feature_ansatz` (neural feature ansatz), `equivariance` (identities of a symmetry), `mirror`
+(symmetric states), `symmetry` (charges and noise equilibria), `representation_collapse`
+(contrastive and variational), `noise` (gradient noise, balance, Hebbian signals) and those of
+plug-ins (`lawful.laws.registry`).
 """
 
 from . import (  # noqa: F401 (importing a family registers its laws)
     canonical,
+    charges,
     collapse,
     compactness,
+    deep_linear_balance,
     dissipation,
+    edge_of_stability,
+    equivariance,
     feature_ansatz,
+    gradient_balance,
+    hebbian,
+    mirror,
+    noise_equilibrium,
+    noise_scale,
     phases,
+    representation_collapse,
+    scale_drift,
     stationarity,
+    symmetry_breaking,
+    virial,
 )
 from .law import Condition, Law, Prediction
 from .registry import cite, declare, families, laws, needs, register, select, test

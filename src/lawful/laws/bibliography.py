@@ -93,3 +93,168 @@ BLOCK_BOOTSTRAP = """\
   year = {1989}
 }
 """
+
+EQUIVARIANCE = """\
+@article{yang2025equivariance,
+  title = {An Equivariance Toolbox for Learning Dynamics},
+  author = {Yang, Yongyi and Ziyin, Liu},
+  year = {2025},
+  eprint = {2512.21447},
+  archivePrefix = {arXiv}
+}
+"""
+
+NEURAL_MECHANICS = """\
+@inproceedings{kunin2021neural,
+  title = {Neural Mechanics: Symmetry and Broken Conservation Laws in Deep Learning Dynamics},
+  author = {Kunin, Daniel and Sagastuy-Brena, Javier and Ganguli, Surya and Yamins, Daniel L. K.
+    and Tanaka, Hidenori},
+  booktitle = {International Conference on Learning Representations},
+  year = {2021},
+  eprint = {2012.04728},
+  archivePrefix = {arXiv}
+}
+"""
+
+MIRROR = """\
+@inproceedings{ziyin2024symmetry,
+  title = {Symmetry Induces Structure and Constraint of Learning},
+  author = {Ziyin, Liu},
+  booktitle = {International Conference on Machine Learning},
+  year = {2024},
+  eprint = {2309.16932},
+  archivePrefix = {arXiv}
+}
+"""
+
+SYMMETRY_CLASSES = """\
+@article{ziyin2025parameter,
+  title = {Parameter Symmetry Potentially Unifies Deep Learning Theory},
+  author = {Ziyin, Liu and Xu, Yizhou and Poggio, Tomaso and Chuang, Isaac},
+  year = {2025},
+  eprint = {2502.05300},
+  archivePrefix = {arXiv}
+}
+"""
+
+SSL_LANDSCAPE = """\
+@article{ziyin2022shapes,
+  title = {What Shapes the Loss Landscape of Self-Supervised Learning?},
+  author = {Ziyin, Liu and Lubana, Ekdeep Singh and Ueda, Masahito and Tanaka, Hidenori},
+  year = {2022},
+  eprint = {2210.00638},
+  archivePrefix = {arXiv}
+}
+"""
+
+POSTERIOR_COLLAPSE = """\
+@inproceedings{wang2022posterior,
+  title = {Posterior Collapse of a Linear Latent Variable Model},
+  author = {Wang, Zihao and Ziyin, Liu},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2022},
+  eprint = {2205.04009},
+  archivePrefix = {arXiv}
+}
+"""
+
+ENTROPIC = """\
+@inproceedings{ziyin2025entropic,
+  title = {Neural Thermodynamics: Entropic Forces in Deep and Universal Representation Learning},
+  author = {Ziyin, Liu and Xu, Yizhou and Chuang, Isaac},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2025},
+  eprint = {2505.12387},
+  archivePrefix = {arXiv}
+}
+"""
+
+HEBBIAN = """\
+@inproceedings{koplow2026hebbian,
+  title = {Ubiquity of Emergent Hebbian Dynamics in Regularized Learning},
+  author = {Koplow, David and Poggio, Tomaso and Ziyin, Liu},
+  booktitle = {International Conference on Machine Learning},
+  year = {2026},
+  eprint = {2505.18069},
+  archivePrefix = {arXiv}
+}
+"""
+
+NOISE_SCALE = """\
+@article{mccandlish2018empirical,
+  title = {An Empirical Model of Large-Batch Training},
+  author = {McCandlish, Sam and Kaplan, Jared and Amodei, Dario and {OpenAI Dota Team}},
+  year = {2018},
+  eprint = {1812.06162},
+  archivePrefix = {arXiv}
+}
+"""
+
+NOISE_EQUILIBRIUM = """\
+@inproceedings{ziyin2024noise,
+  title = {Parameter Symmetry and Noise Equilibrium of Stochastic Gradient Descent},
+  author = {Ziyin, Liu and Wang, Mingze and Li, Hongchao and Wu, Lei},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2024},
+  eprint = {2402.07193},
+  archivePrefix = {arXiv}
+}
+"""
+
+MARCOTTE = """\
+@inproceedings{marcotte2023abide,
+  title = {Abide by the Law and Follow the Flow: Conservation Laws for Gradient Flows},
+  author = {Marcotte, Sibylle and Gribonval, R{\\'e}mi and Peyr{\\'e}, Gabriel},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2023},
+  eprint = {2307.00144},
+  archivePrefix = {arXiv}
+}
+"""
+
+EDGE = """\
+@inproceedings{cohen2021gradient,
+  title = {Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability},
+  author = {Cohen, Jeremy and Kaur, Simran and Li, Yuanzhi and Kolter, J. Zico and
+    Talwalkar, Ameet},
+  booktitle = {International Conference on Learning Representations},
+  year = {2021},
+  eprint = {2103.00065},
+  archivePrefix = {arXiv}
+}
+@article{cohen2022adaptive,
+  title = {Adaptive Gradient Methods at the Edge of Stability},
+  author = {Cohen, Jeremy M. and others},
+  year = {2022},
+  eprint = {2207.14484},
+  archivePrefix = {arXiv}
+}
+"""
+
+BATCH_EDGE = """\
+@article{andreyev2024edge,
+  title = {Edge of Stochastic Stability: Revisiting the Edge of Stability for {SGD}},
+  author = {Andreyev, Arseniy and Beneventano, Pierfrancesco},
+  year = {2024},
+  eprint = {2412.20553},
+  archivePrefix = {arXiv}
+}
+"""
+
+STABILISATION = """\
+@article{damian2022self,
+  title = {Self-Stabilization: The Implicit Bias of Gradient Descent at the Edge of Stability},
+  author = {Damian, Alex and Nichani, Eshaan and Lee, Jason D.},
+  year = {2022},
+  eprint = {2209.15594},
+  archivePrefix = {arXiv}
+}
+@article{cohen2024understanding,
+  title = {Understanding Optimization in Deep Learning with Central Flows},
+  author = {Cohen, Jeremy M. and Damian, Alex and Talwalkar, Ameet and Kolter, J. Zico and
+    Lee, Jason D.},
+  year = {2024},
+  eprint = {2410.24206},
+  archivePrefix = {arXiv}
+}
+"""

@@ -5,6 +5,7 @@
     syre       decay to a random point: no symmetric state is invariant; and its control
     teleport   along an orbit to a charge or to the noise equilibrium, at no cost in loss
     warmup     how many steps SGD needs to get to where the target learning rate is stable
+    entropic   the loss that many small steps would need to do as one finite step of SGD does
     fold       the plain model back
 
 Reparametrise, build the optimiser on `parameter_groups(model, decay)`, train, `fold`.
@@ -12,6 +13,7 @@ Reparametrise, build the optimiser on `parameter_groups(model, decay)`, train, `
 
 from .dcs import DCS, Groups, LowRank, Mirror, Sparse, Subspace, Tied, critical_decay, dcs
 from .decay import parameter_groups
+from .entropic import entropic_loss, entropy
 from .fold import fold
 from .parameters import Reparametrisation
 from .spred import Product, SignTrapWarning, matched_decay, sign_trap, spred
@@ -37,6 +39,8 @@ __all__ = [
     "charges",
     "critical_decay",
     "dcs",
+    "entropic_loss",
+    "entropy",
     "fold",
     "matched_decay",
     "parameter_groups",

@@ -228,6 +228,13 @@ def _layer(model: nn.Module, name: str, argument: str) -> Layer:
         raise ValueError(f"{argument}={name!r} is reparametrised; call fold(model) first")
     every = list(model.named_parameters(remove_duplicate=False))
     for leaf, own in layer.named_parameters(recurse=False):
+        if isinstance(own, nn.parameter.UninitializedParameter):
+            raise ValueError(f"{argument}={name!r} has no shape yet; call the model once on data")
+        if not own.is_floating_point():
+            raise ValueError(
+                f"{argument}={name!r}: its {leaf} is {str(own.dtype).removeprefix('torch.')}; "
+                "teleport before quantisation"
+            )
         shared = [other for other, p in every if p is own and other != f"{name}.{leaf}".lstrip(".")]
         if shared:
             raise ValueError(f"{argument}={name!r}: its {leaf} is tied to {shared[0]!r}; untie it")

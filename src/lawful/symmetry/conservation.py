@@ -12,6 +12,7 @@ Source: S. Marcotte, R. Gribonval, G. Peyré, arXiv:2307.00144.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp
+from torch.utils._pytree import tree_map
 
 from .errors import SymmetryError
 from .graph import arguments
 from .parameter_space import ParameterSpace
+from .refuse import check_model
 
 Field = Callable[[Tensor], Tensor]
 LARGEST = 200
@@ -45,16 +48,20 @@ def independent_laws(
     """Count the conservation laws at the model's parameters (double precision, D ≤ 200).
 
     draw(generator): a random batch of inputs. depth: levels of brackets at most.
-    Raises SymmetryError for a model too large to build a basis of R^D.
+    Frozen parameters do not move and are not counted. Raises SymmetryError for a model too large
+    to build a basis of R^D, and for one without a differentiable output (see `symmetries`).
     """
-    space = ParameterSpace.of(model)
+    check_model(model)
+    model = copy.deepcopy(model).cpu().double()
+    trained = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+    space = ParameterSpace.of(trained)
     if space.dimension > LARGEST:
         raise SymmetryError(
             f"the model has {space.dimension} parameters; counting laws by Lie brackets needs at "
             f"most {LARGEST}, so pass a smaller model of the same build"
         )
     generator = torch.Generator().manual_seed(seed)
-    theta = space.flat({n: p.detach().double() for n, p in model.named_parameters()})
+    theta = space.flat(trained)
     fields = [_field(model, space, draw, theta, generator) for _ in range(space.dimension + 8)]
     with warnings.catch_warnings():
         # torch's first jvp compiles its own rules with a function it has deprecated.
@@ -84,23 +91,16 @@ def _field(
 ) -> Field:
     """∇ of a random combination of the outputs at a random input, of length 1 at θ."""
     x = draw(generator)
-    x = x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
-    shape = model(x if isinstance(x, Tensor) and not x.is_floating_point() else _like(model, x))
-    weights = torch.randn(shape.shape, generator=generator, dtype=torch.float64)
+    x = tree_map(lambda t: t.double() if t.is_floating_point() else t, arguments(x))
+    weights = torch.randn(model(*x).shape, generator=generator, dtype=torch.float64)
 
     def phi(theta: Tensor) -> Tensor:
-        return (functional_call(model, space.named(theta), arguments(x)) * weights).sum()
+        return (functional_call(model, space.named(theta), x) * weights).sum()
 
     field = grad(phi)
     length = field(theta).norm()
     size = torch.where(length > 0, length, torch.ones_like(length))
     return lambda theta: field(theta) / size
-
-
-def _like(model: nn.Module, x: Any) -> Any:
-    """Inputs in the model's own precision, for one look at the shape of its output."""
-    dtype = next(model.parameters()).dtype
-    return tuple(t.to(dtype) for t in x) if isinstance(x, tuple) else x.to(dtype)
 
 
 def _bracket(chi: Field, xi: Field) -> Field:
@@ -114,10 +114,9 @@ def _bracket(chi: Field, xi: Field) -> Field:
 def _couples(
     fields: list[Field], latest: list[Field], generator: torch.Generator
 ) -> list[tuple[Field, Field]]:
-    n = len(fields)
-    at = torch.randint(n, (n,), generator=generator).tolist()
-    offset = 1 if latest is fields else 0
-    return [(fields[(a + offset) % n], latest[i]) for i, a in enumerate(at) if i != a + offset]
+    at = torch.randint(len(fields), (len(latest),), generator=generator).tolist()
+    couples = [(fields[a], field) for a, field in zip(at, latest, strict=True)]
+    return [(f, g) for f, g in couples if f is not g]
 
 
 def _rank(vectors: Tensor) -> tuple[int, float]:

@@ -1,0 +1,82 @@
+"""Which neighbouring layers may trade the scale of a neuron: W_i → c W_i, W_{i+1} → W_{i+1}/c.
+
+Between the two may stand only what commutes with a positive scale of each neuron: ReLU and its
+leaky kind, pooling, dropout, flattening; and the output of the first may go nowhere else. The
+bias of the first layer scales with its weights, so the charge of neuron k is
+
+    ‖row k of W_i‖² + b_k² − ‖columns of W_{i+1} that read k‖².
+
+Read off the graph of the forward code (`torch.fx`), without running it. Code that branches on
+its data has no such graph and shows no pairs; `lawful.symmetries` finds them there by running it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+from .maps import LinearMap
+
+MODULES = (
+    nn.ReLU, nn.LeakyReLU, nn.Identity, nn.Flatten, nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d,
+    nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Dropout,
+    nn.Dropout1d, nn.Dropout2d,
+)  # fmt: skip
+FUNCTIONS = {
+    torch.relu, F.relu, F.leaky_relu, torch.flatten, F.dropout, F.max_pool1d, F.max_pool2d,
+    F.avg_pool1d, F.avg_pool2d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d,
+}  # fmt: skip
+METHODS = {"relu", "flatten", "contiguous"}
+
+
+def rescalable(model: nn.Module, maps: list[LinearMap]) -> list[tuple[int, int]]:
+    """Pairs (i, j) of positions in `maps`: every neuron of map i is read by map j alone.
+
+    The inputs of map j that belong to neuron k of map i are d_a(j)/d_b(i) neighbours: taps of a
+    filter, or pixels of a flattened channel.
+    """
+    try:
+        graph = fx.Tracer().trace(model)
+    except Exception:  # code that cannot be traced shows no pairs, whatever stopped it
+        return []
+    uses = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
+    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
+    at = {
+        id(m.module): i
+        for i, m in enumerate(maps)
+        if m.kind in ("linear", "conv") and m.parameter is not None and uses[id(m.parameter)] == 1
+    }
+    pairs: list[tuple[int, int]] = []
+    for node in graph.nodes:
+        first = _map_at(model, node, at)
+        end = None if first is None or calls[node.target] > 1 else _reader(model, node, at)
+        second = None if end is None or calls[end.target] > 1 else _map_at(model, end, at)
+        if first is not None and second is not None and maps[second].d_a % maps[first].d_b == 0:
+            pairs.append((first, second))
+    return pairs
+
+
+def _reader(model: nn.Module, node: fx.Node, at: dict[int, int]) -> fx.Node | None:
+    """The map that alone reads this node, through nothing but homogeneous steps."""
+    while len(node.users) == 1:
+        node = next(iter(node.users))
+        if _map_at(model, node, at) is not None:
+            return node
+        if not _homogeneous(model, node):
+            return None
+    return None
+
+
+def _map_at(model: nn.Module, node: fx.Node, at: dict[int, int]) -> int | None:
+    if node.op != "call_module":
+        return None
+    return at.get(id(model.get_submodule(str(node.target))))
+
+
+def _homogeneous(model: nn.Module, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return type(model.get_submodule(str(node.target))) in MODULES
+    return node.target in (FUNCTIONS if node.op == "call_function" else METHODS)

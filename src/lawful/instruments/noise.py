@@ -1,0 +1,460 @@
+"""Gradient noise: how much of a mini-batch gradient is signal, layer by layer, as training goes.
+
+    signal    ‖∇L‖²,  noise  trΣ = E‖g_s‖² − ‖∇L‖²,  noise scale  trΣ/‖∇L‖²       (g_s: one sample)
+    power     E‖g_B‖² = ‖∇L‖² + κ_B trΣ              what balance laws speak of; also by neuron
+    Hebbian   cos(−g_B, mean h_b h_aᵀ), h_b = W h_a + b before the activation function
+    virial    E⟨W, −g_B⟩ = λE‖W‖² − (η/2)E‖U‖²,      U = (W′ − W)/η the whole increment
+    balance   η(E‖g_i‖² − E‖g_j‖²) and 2λ(‖W_i‖² − ‖W_j‖²) of layers i, j that may trade scale
+
+One ordinary backward pass gives all of it: ‖g_s‖² follows from the layer's inputs and output
+gradients (`estimators.per_sample`), g_B is on the parameter, and two batch sizes, one sample and
+the batch, tell signal from noise without bias (`estimators.gradient_noise`). Where gradients are
+accumulated, the micro-batches are a third size, free, and see every parameter.
+
+Numbers are means over the batches of a window, or ratios of such means, with jackknife errors
+over batches. Numbers of a layer are those of its W; numbers of the whole run ("") add the biases.
+Embeddings and norms are not covered, and the share that is covered is recorded.
+
+What would make a sum over samples something else is found out and told: a random projection of
+Σ g_s/n is compared with that of the gradient on the parameter (clipping, a penalty in the loss, a
+weight used elsewhere), and BatchNorm in training mode has no per-sample loss.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..estimators.gradient_noise import mean, ratio, two_batch_sizes
+from ..record import Measurement
+from .chains import rescalable
+from .instrument import Rates, Reading
+from .maps import LinearMap
+from .micro_batches import MicroBatches, inverse_size
+from .readings import Label
+from .sample_sums import SampleSums, widened
+from .tap import Hooks, Scale, Tap
+
+BATCHES = 32
+EVERY = 16  # one batch in so many gives what costs more: Hebb, the increment, neurons
+MISMATCH = 1e-2  # of Σ_s |projection|: above what half precision rounds off
+Array = NDArray[np.float64]
+
+
+class GradientNoise:
+    """Signal, noise, Hebbian alignment, virial and balance of every linear map.
+
+    model, maps: the model and its maps from `survey`.  scale: what turns an autograd gradient
+    into that of one sample.  seed: of the private random projections.
+    batches:     batches of a window.  batch_dim: which dimension of the inputs counts samples.
+    """
+
+    quantities = frozenset({
+        "gradient_power", "neuron_gradient_power", "signal_norm2", "noise_trace", "noise_scale",
+        "signal_to_noise", "signal_norm2_micro", "noise_trace_micro", "noise_scale_micro",
+        "noise_scale_all", "noise_coverage", "batch_size", "hebbian_cosine", "hebbian_ceiling",
+        "virial", "virial_predicted", "virial_decay", "virial_step", "gradient_balance",
+        "gradient_balance_predicted", "balance_charge", "balance_pull", "balance_rate",
+        "balance_neurons",
+    })  # fmt: skip
+
+    def __init__(
+        self, model: nn.Module, maps: list[LinearMap], scale: Scale, *,
+        seed: int, batches: int = BATCHES, batch_dim: int = 0,
+    ) -> None:  # fmt: skip
+        uses = Counter(p for m in model.modules() for p in m._parameters.values())
+        self.model, self.scale, self.batches = model, scale, batches
+        alone = [m for m in maps if m.parameter is not None and uses[m.parameter] == 1]
+        alone = [m for m in alone if m.kind != "embedding" and m.parameter.requires_grad]  # type: ignore[union-attr]
+        self.layers = [_Layer(m, scale, seed + 2 * i, batch_dim) for i, m in enumerate(alone)]
+        self.hooks = Hooks(model, [layer.tap for layer in self.layers], scale, batch_dim)
+        self.pairs = [_Pair(self.layers[i], self.layers[j]) for i, j in rescalable(model, alone)]
+        self.micro = MicroBatches(model, scale) if scale.accumulation > 1 else None
+        self._told: set[str] = set()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._seen = 0
+        for layer in self.layers:
+            layer.steps.clear()
+        for pair in self.pairs:
+            pair.clear()
+        if self.micro:
+            self.micro.steps.clear()
+
+    # -- collecting ------------------------------------------------------------------------------
+
+    def place(self) -> None:
+        """Hooks on."""
+        for layer in self.layers:
+            layer.tap.active = True
+            layer.samples.begin(hebbian=self._seen % EVERY == 0)
+        self.hooks.place()
+        if self.micro:
+            self.micro.place()
+
+    def lift(self) -> None:
+        """Hooks off."""
+        for layer in self.layers:
+            layer.tap.active = False
+        self.hooks.lift()
+        if self.micro:
+            self.micro.lift()
+
+    @torch.no_grad()
+    def before(self, step: int, rates: Mapping[nn.Parameter, Rates], divisor: float = 1.0) -> None:
+        """Take in the gradients of a batch; W is kept until `after` where its step is measured."""
+        for layer in self.layers:
+            layer.before(rates, divisor, fully=self._seen % EVERY == 0)
+        for pair in self.pairs:
+            pair.before(rates, fully=self._seen % EVERY == 0)
+        if self.micro:
+            self.micro.before(divisor, next((m.samples.sizes for m in self.layers), []))
+        self._seen += 1
+        self.scale.passes += 1
+
+    @torch.no_grad()
+    def after(self, step: int) -> None:
+        """Take in the increments of the weights."""
+        for layer in self.layers:
+            layer.after()
+            layer.samples.begin(hebbian=self._seen % EVERY == 0)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def read(self, step: int) -> Reading:
+        """The window's numbers at `step`; the next batch opens a new window."""
+        reading = Reading()
+        coupled = any(isinstance(m, _BatchNorm) and m.training for m in self.model.modules())
+        if coupled:
+            reading.problems.append(("", "BatchNorm couples samples: no per-sample gradients"))
+        whole: list[tuple[_Layer, Array]] = []
+        for layer in self.layers:
+            label = Label(step, layer.map.name, len(layer.steps))
+            table, problem = layer.table()
+            if problem:
+                reading.problems.append((layer.map.name, problem))
+            elif table is not None:
+                reading.rows += layer.readings(label, table)
+                rows = [s.rows for s in layer.steps if s.rows is not None]
+                if rows:
+                    power = torch.stack(rows).double().mean(0).cpu().numpy()
+                    reading.arrays[layer.map.name, "neuron_gradient_power"] = power
+                doubt = layer.doubt(table)
+                if doubt:
+                    reading.problems.append((layer.map.name, doubt))
+                elif not coupled:
+                    reading.rows += layer.noise(label, table)
+                    whole.append((layer, table))
+        for pair in self.pairs:
+            pair.read(step, reading)
+        reading.rows += self._whole(step, whole)
+        reading.problems += self._once(self._uncovered([layer for layer, _ in whole]))
+        self._begin()
+        return reading
+
+    def _whole(self, step: int, layers: list[tuple[_Layer, Array]]) -> list[Measurement]:
+        """Of all covered parameters together, over the batches in which every layer took part."""
+        layers = [(m, t) for m, t in layers if len(t) == self._seen]
+        label = Label(step, "", self._seen)
+        inside = {p for m, _ in layers for p in m.parameters()}
+        out = self.micro.readings(label, inside) if self.micro and self.micro.steps else []
+        if not layers:
+            return out
+        seen = np.all([m.whole() for m, _ in layers], axis=0)
+        S, P, power = (
+            np.sum([t[seen, i] + t[seen, i + 1] for _, t in layers], axis=0) for i in (0, 2, 4)
+        )
+        inverse = layers[0][1][seen, _INVERSE]
+        if not len(inverse):
+            return out
+        covered = sum(m.covered for m, _ in layers)
+        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        return [
+            *out,
+            label.value("gradient_power", *mean(power)),
+            label.value("batch_size", 1 / inverse.mean()),
+            label.value("noise_coverage", covered / trained),
+            *_signal_and_noise(label, S, P, inverse),
+        ]
+
+    def _uncovered(self, covered: list[_Layer]) -> list[tuple[str, str]]:
+        """Which trained parameters the noise scale leaves out."""
+        inside = {id(p) for layer in covered for p in layer.parameters()}
+        left = [n for n, p in self.model.named_parameters()
+                if p.requires_grad and id(p) not in inside]  # fmt: skip
+        if not left:
+            return []
+        some = ", ".join(left[:6]) + (", …" if len(left) > 6 else "")
+        return [("", f"the noise scale leaves out {len(left)} parameters: {some}")]
+
+    def _once(self, problems: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        fresh = [p for p in problems if p[1] not in self._told]
+        self._told.update(text for _, text in fresh)
+        return fresh
+
+
+# -- one layer ---------------------------------------------------------------------------------
+
+
+@dataclass
+class _Step:
+    """One batch of one layer, its numbers on the layer's device.
+
+    values: (11,) the columns below.          sizes: samples of each micro-batch.
+    whole:  every sample was seen.            rows: (d_b,) ‖row of g_B‖².
+    moved:  ‖W′ − W‖².                        hebbian: (3,) products of −g_B, W, M with M.
+    """
+
+    values: Tensor
+    sizes: list[int]
+    rates: Rates
+    whole: bool
+    rows: Tensor | None = None
+    moved: Tensor | None = None
+    hebbian: Tensor | None = None
+
+
+# Columns of a layer's table: of W and of b, in the normalisation of a mean loss…
+_SAMPLES, _SAMPLES_B, _BATCH, _BATCH_B = range(4)
+# …as the optimiser sees them, products with W, projections of rows and gradient, 1/B.
+_POWER, _POWER_B, _DOT, _WEIGHT, _OF_ROWS, _OF_GRADIENT, _SIZE, _INVERSE = range(4, 12)
+
+
+class _Layer:
+    """The batches of a window, as one map saw them."""
+
+    def __init__(self, map: LinearMap, scale: Scale, seed: int, batch_dim: int) -> None:
+        self.map, self.scale = map, scale
+        self.tap = Tap(map, scale, seed=seed, batch_dim=batch_dim)
+        self.tap.rows_cap = sys.maxsize  # a gradient of one sample needs all of its positions
+        self.samples = SampleSums(map, seed, scale.mean)
+        self.tap.stream = self.samples  # type: ignore[assignment]
+        bias = map.module._parameters.get("bias") if map.kind in ("linear", "conv") else None
+        self.bias = bias if bias is not None and bias.requires_grad else None
+        self.steps: list[_Step] = []
+        self.gradient: Tensor | None = None  # of the current batch, for the pairs
+        self._before: Tensor | None = None
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [p for p in (self.map.parameter, self.bias) if p is not None]
+
+    @property
+    def covered(self) -> int:
+        bias = 0 if self.bias is None else self.bias.numel()
+        return self.map.d_a * self.map.d_b + bias
+
+    def before(self, rates: Mapping[nn.Parameter, Rates], divisor: float, *, fully: bool) -> None:
+        p = self.map.parameter
+        assert p is not None
+        self.gradient = self._before = None
+        if p.grad is None or p not in rates or not self.samples.sizes or self.tap.problem:
+            return
+        G = widened(self.map.gradient(p.grad))
+        G, W = G if divisor == 1 else G / divisor, widened(self.map.weight())
+        b = None if self.bias is None or self.bias.grad is None else self.bias.grad / divisor
+        g, w = G.reshape(-1), W.reshape(-1)
+        power = g.dot(g)
+        power_b = power.new_zeros(()) if b is None else b.dot(b)
+        s = self.samples
+        sizes, K = s.sizes, len(s.sizes)
+        per_mean = 1.0 if self.scale.mean else float(sum(sizes))  # a mean is what has a noise scale
+        share = K if self.scale.mean else sum(sizes)
+        values = [
+            s.norm2 / K, s.norm2_b / K if b is not None else s.norm2_b * 0,
+            power / per_mean**2, power_b / per_mean**2, power, power_b, g.dot(w), w.dot(w),
+            s.projection / share, s.v @ (G @ s.u) / per_mean, s.size / share,
+        ]  # fmt: skip
+        whole = not s.broken and self.scale.accumulation == K
+        self.gradient = G
+        found = _Step(torch.stack([v.double() for v in values]), sizes, rates[p], whole)
+        if s.hebbian is not None:
+            M = s.hebbian
+            m = M.reshape(-1)
+            found.hebbian = torch.stack([-g.dot(m), w.dot(m), m.dot(m)]).double()
+        self.steps.append(found)
+        if fully:
+            found.rows = _rows(G)
+        if fully and _plain(rates[p]):
+            self._before = W.clone()
+
+    def after(self) -> None:
+        self.gradient = None
+        if self._before is not None:
+            step = self._before.sub_(widened(self.map.weight()))
+            self.steps[-1].moved = torch.linalg.vector_norm(step).double().square()
+        self._before = None
+
+    def table(self) -> tuple[Array | None, str]:
+        """The window as (batches, 12) numbers, or why there is none."""
+        if self.tap.problem:
+            return None, self.tap.problem
+        if not self.steps:
+            return None, ""
+        values = torch.stack([s.values for s in self.steps]).cpu().numpy()
+        inverse = np.array([inverse_size(s.sizes, self.scale.mean) for s in self.steps])
+        table = np.concatenate([values, inverse[:, None]], axis=1)
+        if not np.isfinite(table).all():
+            return None, "its weights, activations or gradients are not finite"
+        return table, ""
+
+    def doubt(self, table: Array) -> str:
+        """Why Σ g_s/n is not the gradient on the parameter; empty when it is."""
+        table = table[self.whole()]
+        off = np.abs(table[:, _OF_ROWS] - table[:, _OF_GRADIENT])
+        if (off <= MISMATCH * table[:, _SIZE]).all():
+            return ""
+        return (
+            "its gradient is not the mean of its samples' gradients, so no noise scale: gradients "
+            "are clipped, the loss has a penalty, or the weight is used elsewhere"
+        )
+
+    def whole(self) -> Array:
+        """(batches,) whether every sample was seen."""
+        return np.array([s.whole for s in self.steps], dtype=bool)
+
+    def noise(self, label: Label, table: Array) -> list[Measurement]:
+        """Signal and noise of W over the batches whose samples were all seen."""
+        table = table[self.whole()]
+        return _signal_and_noise(label, table[:, _SAMPLES], table[:, _BATCH], table[:, _INVERSE])
+
+    def readings(self, label: Label, table: Array) -> list[Measurement]:
+        """What needs no per-sample gradient: power, Hebbian cosine, virial."""
+        out = [label.value("gradient_power", *mean(table[:, _POWER]))]
+        kept = [(s.hebbian, i) for i, s in enumerate(self.steps) if s.hebbian is not None]
+        if kept:
+            cross, with_w, m2 = torch.stack([h for h, _ in kept]).cpu().numpy().T
+            at = [i for _, i in kept]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                cosines = cross / np.sqrt(table[at, _POWER] * m2)
+                ceilings = with_w / np.sqrt(table[at, _WEIGHT] * m2)
+            few = Label(label.step, label.layer, len(kept))
+            out.append(few.value("hebbian_cosine", *mean(cosines)))
+            out.append(few.value("hebbian_ceiling", *mean(ceilings)))
+        rates = self.steps[-1].rates
+        moved = [s.moved / s.rates.lr**2 for s in self.steps if s.moved is not None]
+        if moved:
+            steps2 = torch.stack(moved).cpu().numpy()
+            decay = mean(rates.weight_decay * table[:, _WEIGHT])
+            step = mean(rates.lr / 2 * steps2)
+            out += [
+                label.value("virial", *mean(-table[:, _DOT])),
+                label.value("virial_decay", *decay),
+                label.value("virial_step", *step),
+                label.value("virial_predicted", decay[0] - step[0], math.hypot(decay[1], step[1])),
+            ]
+        return out
+
+
+def _signal_and_noise(
+    label: Label, small: Array, large: Array, inverse: Array
+) -> list[Measurement]:
+    """‖∇L‖², trΣ, their ratios, from E‖g_s‖² and ‖g_B‖² of every batch."""
+    signal, trace = two_batch_sizes(
+        small, large, inverse_small=np.ones_like(inverse), inverse_large=inverse
+    )
+    if not np.isfinite(trace).all() or not len(trace):
+        return []
+    scale = ratio(trace, signal)
+    return [
+        label.value("signal_norm2", *mean(signal)),
+        label.value("noise_trace", *mean(trace)),
+        label.value("noise_scale", *scale),
+        label.value("signal_to_noise", *ratio(signal, trace * inverse)),
+    ]
+
+
+# -- pairs of layers ---------------------------------------------------------------------------
+
+
+@dataclass
+class _Pair:
+    """Layers that may trade scale.
+
+    steps: the numbers of every batch, (4,): ‖g‖² of the incoming weights with bias, of the
+    outgoing ones, then ‖W‖² of both; neurons: the same by neuron, (4, k), of some batches.
+    """
+
+    first: _Layer
+    second: _Layer
+    steps: list[Tensor] = field(default_factory=list)
+    neurons: list[Tensor] = field(default_factory=list)
+    rates: Rates | None = None
+    problem: str = ""
+
+    def clear(self) -> None:
+        self.steps.clear()
+        self.neurons.clear()
+
+    def before(self, rates: Mapping[nn.Parameter, Rates], *, fully: bool) -> None:
+        if self.first.gradient is None or self.second.gradient is None:
+            return
+        of = {
+            (r.optimizer, r.lr, r.weight_decay, r.momentum, r.decoupled)
+            for p in (*self.first.parameters(), *self.second.parameters()[:1])
+            if (r := rates.get(p)) is not None
+        }
+        if len(of) > 1:
+            self.problem = f"trades scale with {self.second.map.name} at another learning rate"
+            return
+        self.rates = self.first.steps[-1].rates
+        bias = self.first.bias
+        b2 = 0.0 if bias is None else bias.detach().double().square().sum()
+        one, two = self.first.steps[-1].values, self.second.steps[-1].values
+        into, weight = one[_POWER] + one[_POWER_B], one[_WEIGHT] + b2
+        self.steps.append(torch.stack([into, two[_POWER], weight, two[_WEIGHT]]))
+        if fully:
+            self.neurons.append(self._neurons(self.first.gradient, self.second.gradient))
+
+    def _neurons(self, G: Tensor, G2: Tensor) -> Tensor:
+        k, bias = self.first.map.d_b, self.first.bias
+        into = _rows(G)
+        weight = _rows(widened(self.first.map.weight()))
+        if bias is not None and bias.grad is not None:
+            into, weight = into + bias.grad.square(), weight + bias.detach().square()
+        out = _columns(G2, k), _columns(widened(self.second.map.weight()), k)
+        return torch.stack([into, out[0], weight, out[1]])
+
+    def read(self, step: int, reading: Reading) -> None:
+        name = self.first.map.name
+        if self.problem:
+            reading.problems.append((name, self.problem))
+        if not self.steps or self.rates is None or self.problem:
+            return
+        into, out, weight_in, weight_out = torch.stack(self.steps).cpu().numpy().T
+        eta, decay = self.rates.lr, 2 * self.rates.weight_decay
+        noise, weight = eta * (into + out), weight_in + weight_out
+        label = Label(step, name, len(self.steps))
+        reading.rows += [
+            label.value("gradient_balance", *mean(eta * (into - out))),
+            label.value("gradient_balance_predicted", *mean(decay * (weight_in - weight_out))),
+            label.value("balance_charge", *mean(weight_in - weight_out)),
+            label.value("balance_pull", *mean((noise + decay * weight) / 2)),
+            label.value("balance_rate", *mean(eta * (noise / weight + decay))),
+        ]
+        if self.neurons:
+            neurons = torch.stack(self.neurons).double().mean(0)
+            reading.arrays[name, "balance_neurons"] = neurons.cpu().numpy()
+
+
+def _rows(X: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(X, dim=1).square()
+
+
+def _columns(X: Tensor, k: int) -> Tensor:
+    """‖X‖² by groups of neighbouring columns, k groups."""
+    return (X * X).sum(0).view(k, -1).sum(1)
+
+
+def _plain(rates: Rates) -> bool:
+    """W ← W − η(g + λW)."""
+    return rates.optimizer == "SGD" and rates.lr > 0 and rates.momentum == 0 and not rates.decoupled

@@ -1,0 +1,139 @@
+"""The panel: which instruments the wanted quantities call for, and when each of them looks.
+
+    quantities wanted ──► GradientNoise, Charges                       on the training stream
+                          Identities, Mirrors, CriticalDecay, Curvature      on the probe
+
+An instrument on the stream has windows of its own: one opens where the schedule says so and
+takes the next `batches` steps (of `every(k)`: the next `batches` scheduled steps), whatever the
+layers are doing. Under a share of the work it looks only as often as that allows, counted at
+half a training step a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from ..schedule import Schedule
+from ..symmetry import Symmetry
+from .charges import Charges
+from .critical_decay import CriticalDecay
+from .curvature import Curvature
+from .identities import Identities
+from .instrument import ProbeInstrument, Rates, Reading, StreamInstrument
+from .maps import LinearMap
+from .mirrors import Mirrors
+from .noise import GradientNoise
+from .tap import Scale
+
+COST = 0.5  # of a batch under a stream instrument, in training steps
+OF_SYMMETRIES = (Charges, Identities, Mirrors, CriticalDecay)
+ON_PROBE = (Identities, Mirrors, CriticalDecay, Curvature)
+
+
+def asks_for_symmetries(wanted: set[str]) -> bool:
+    """Whether a quantity can only be measured with the model's symmetries at hand."""
+    return any(wanted & i.quantities - GradientNoise.quantities for i in OF_SYMMETRIES)
+
+
+def asks_for_probe(wanted: set[str]) -> bool:
+    """Whether a quantity can only be measured at fixed weights."""
+    elsewhere = Charges.quantities | GradientNoise.quantities
+    return any(wanted & i.quantities - elsewhere for i in ON_PROBE)
+
+
+def on_stream(
+    wanted: set[str], model: nn.Module, maps: list[LinearMap], scale: Callable[[], Scale],
+    symmetries: Sequence[Symmetry], *, seed: int, batch_dim: int,
+) -> list[StreamInstrument]:  # fmt: skip
+    """The stream instruments for the quantities wanted, each with a `Scale` of its own."""
+    found: list[StreamInstrument] = []
+    if wanted & GradientNoise.quantities:
+        found.append(GradientNoise(model, maps, scale(), seed=seed, batch_dim=batch_dim))
+    if wanted & Charges.quantities and symmetries:
+        found.append(Charges(model, symmetries, scale(), seed=seed, batch_dim=batch_dim))
+    return found
+
+
+def on_probe(
+    wanted: set[str], optimizer: torch.optim.Optimizer | None,
+    symmetries: Sequence[Symmetry], *, seed: int,
+) -> list[ProbeInstrument]:  # fmt: skip
+    """The probe instruments for the quantities wanted."""
+    found: list[ProbeInstrument] = []
+    if wanted & Identities.quantities:
+        found.append(Identities(symmetries, seed=seed))
+    if wanted & Mirrors.quantities:
+        found.append(Mirrors(symmetries))
+    if wanted & CriticalDecay.quantities:
+        found.append(CriticalDecay(symmetries))
+    if wanted & Curvature.quantities:
+        found.append(Curvature(optimizer, wants=wanted & Curvature.quantities, seed=seed))
+    return found
+
+
+class Watch:
+    """One stream instrument through a run: when it looks, and when it is read."""
+
+    def __init__(self, instrument: StreamInstrument, schedule: Schedule) -> None:
+        self.instrument, self.schedule = instrument, replace(schedule)
+        self.left = 0  # batches the open window still takes
+        self.looking = False  # the coming batch is watched
+        self._spent = 0.0
+
+    def prepare(self, step: int) -> None:
+        """Hooks on for the coming batch, or off."""
+        due = self.schedule.opens(step)
+        if due and not self.left and self._affords(step):
+            self.left = self.instrument.batches
+        self.looking = self.left > 0 and (self.schedule.consecutive or due)
+        (self.instrument.place if self.looking else self.instrument.lift)()
+
+    def _affords(self, step: int) -> bool:
+        share, cost = self.schedule.share, COST * self.instrument.batches
+        return share is None or not self._spent or self._spent + cost <= share * step
+
+    def before(self, step: int, rates: Mapping[nn.Parameter, Rates], divisor: float) -> None:
+        if self.looking:
+            self.instrument.before(step, rates, divisor)
+
+    def after(self, step: int) -> Iterator[Reading]:
+        """`step` updates are done; gives the window's reading when it is complete."""
+        if self.looking:
+            self.instrument.after(step - 1)
+            self._spent += COST
+            self.left -= 1
+            if not self.left:
+                yield self.instrument.read(step)
+
+    def close(self, step: int) -> Iterator[Reading]:
+        """What an unfinished window holds."""
+        self.instrument.lift()
+        if 0 < self.left < self.instrument.batches:
+            yield self.instrument.read(step)
+        self.left = 0
+
+
+def rates_of(optimizer: torch.optim.Optimizer | None) -> dict[nn.Parameter, Rates]:
+    """How the optimiser moves each of its parameters now."""
+    if optimizer is None:
+        return {}
+    name = type(optimizer).__name__
+    return {
+        p: Rates(
+            optimizer=name,
+            lr=float(group.get("lr", 0.0)),
+            weight_decay=float(group.get("weight_decay", 0.0)),
+            momentum=float(group.get("momentum", 0.0)),
+            dampening=float(group.get("dampening", 0.0)),
+            nesterov=bool(group.get("nesterov", False)),
+            decoupled=name == "AdamW" or bool(group.get("decoupled_weight_decay", False)),
+            betas=tuple(float(b) for b in group.get("betas", (0.0, 0.0)))[:2],  # type: ignore[arg-type]
+            eps=float(group.get("eps", 0.0)),
+        )
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }

@@ -1,0 +1,95 @@
+"""What one step shows of the samples of one map: their gradients' squared norms, and Hebb's update.
+
+    Σ_s ‖g_s‖²/n        of weight and bias, from the rows of h and g (`estimators.per_sample`)
+    Σ_s uᵀ g_s v/n      along a private random direction, to compare with the parameter's gradient
+    Σ_s h_b h_aᵀ        where it is wanted: two thirds of a layer's forward and backward pass
+
+A tap feeds it in place of its moments; nothing is kept but sums, except for a map that is called
+several times in a pass, whose rows wait for the next call.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..estimators import per_sample
+from ..estimators.stream import rank_update, symmetrise
+from .maps import LinearMap
+
+
+class SampleSums:
+    """Sums over the samples of one step, fed by a tap in place of its moments."""
+
+    def __init__(self, map: LinearMap, seed: int, mean_loss: bool) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.map, self.mean_loss = map, mean_loss
+        self.u = torch.randn(map.d_a, generator=generator)
+        self.v = torch.randn(map.d_b, generator=generator)
+        self.repeats = False  # the map is called several times in a pass: hold its rows
+        self.begin(hebbian=False)
+
+    def begin(self, *, hebbian: bool) -> None:
+        """A new step."""
+        self.sizes: list[int] = []
+        self.broken = False
+        self.norm2 = self.norm2_b = self.projection = self.size = torch.zeros(())
+        self.wants_hebbian = hebbian
+        self.hebbian: Tensor | None = None
+        self.rows = 0
+        self._held: list[tuple[Tensor, Tensor]] = []
+
+    def update(self, h: Tensor, g: Tensor, *, again: bool = False) -> None:
+        """Rows of one call: h (n, T, d_a), g (n, T, d_b) of the per-sample loss.
+
+        again: of the samples of the last call, whose gradients then add before they are squared.
+        The first time a map does that, its earlier rows are gone and the step does not count.
+        """
+        self.u, self.v = self.u.to(h), self.v.to(h)
+        if again and not self._held:
+            self.repeats = self.broken = True
+            return
+        if again:
+            h = torch.cat([self._held[-1][0], h], dim=1)
+            g = torch.cat([self._held[-1][1], g], dim=1)
+            self._add(*self._held.pop(), sign=-1)
+        else:
+            self.sizes.append(h.shape[0])
+        self._add(h, g, sign=1)
+        if self.repeats:
+            self._held = [(h, g)]
+
+    def _add(self, h: Tensor, g: Tensor, *, sign: int) -> None:
+        n = h.shape[0]
+        self.norm2 = self.norm2.to(h.device) + sign * per_sample.norm2(h, g).sum() / n
+        of_bias = g.sum(1) if g.shape[1] > 1 else g
+        self.norm2_b = self.norm2_b.to(h.device) + sign * of_bias.square().sum().double() / n
+        seen = ((h @ self.u) * (g @ self.v)).sum(1) / (n if self.mean_loss else 1)
+        self.projection = self.projection.to(h.device) + sign * seen.sum()
+        self.size = self.size.to(h.device) + sign * seen.abs().sum()
+        self.rows += sign * h.shape[0] * h.shape[1]
+        if self.wants_hebbian:
+            M = sign * hebbian(widened(self.map.weight()), self.map.bias(), h.flatten(0, 1))
+            self.hebbian = M if self.hebbian is None else self.hebbian + M
+
+
+def hebbian(W: Tensor, b: Tensor | None, h: Tensor) -> Tensor:
+    """Σ h_b h_aᵀ with h_b = W h_a + b: W (d_b, d_a), h (n, d_a) → (d_b, d_a).
+
+    Through Σ h_a h_aᵀ where that is less work.
+    """
+    (d_b, d_a), n, h = W.shape, len(h), h.to(W.dtype)
+    if n * d_a * 9 / 16 + d_b * d_a < 2 * n * d_b:
+        H = h.new_zeros(d_a, d_a)
+        rank_update(H, h)
+        M = W @ symmetrise(H)
+        return M if b is None else M.addr_(b.to(M.dtype), h.sum(0))
+    return (h @ W.T if b is None else torch.addmm(b.to(h.dtype), h, W.T)).T @ h
+
+
+def _wide(t: Tensor) -> torch.dtype:
+    return torch.float64 if t.dtype == torch.float64 else torch.float32
+
+
+def widened(t: Tensor) -> Tensor:
+    return t.detach().to(_wide(t))

@@ -1,0 +1,281 @@
+"""hebbian: learning by gradients that looks Hebbian, or anti-Hebbian, and why.
+
+The learning signal of W is −∂L/∂W, decay left out; the Hebbian one is E[h_b h_aᵀ], h_b = W h_a before
+the activation. Hypotheses (Koplow, Poggio, Ziyin, arXiv 2505.18069; `theory/hebbian.py`), γ the
+weight_decay of torch:
+
+    regression   ½(wᵀx − y)², x ~ N(0, I_8), at the ridge optimum with noise of variance σ² on the
+                 weights: the sign of ⟨signal, Hebb⟩ flips at σ_c² = γ‖w*‖²/(8(1 + γ)²)
+    decay        tanh MLP 16–32–16, 4096 samples of a teacher of the same shape, η = 0.1, batch 256:
+                 cosine of layer 2 grows with γ, and obeys the virial identity
+                 E⟨W, signal⟩ = γE‖W‖² − (η/2)E‖U‖², U the whole increment over η
+    weight noise the same with N(0, σ²) on all weights at every step, for two γ: the cosine falls
+                 with σ and changes sign where σ² ∝ γ
+    batch        the same at rest, γ = 0.05: cos_B ≈ ργ‖W‖/√(γ²‖W‖² + κ_B Tr Σ) in the size B of
+                 the batch over which both are taken
+
+Bands, as published with the derivation of the theory: regression within 3 % of the formula away
+from zero, its sign right outside ±5 % of σ_c; cosine monotone in γ, .4 to .6 at γ = .05; virial
+within 3 % for γ ≥ .005; ratio of the two critical σ² 2.8 to 5 for γ = .01 and .04; batch-size law
+within 15 % from B = 64 to the whole set. γ = 0 is the control of the second: no decay, no Hebb.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ...record import Measurement, Run, RunWriter, open_run
+from ...theory.hebbian import batch_cosine, critical_noise, mean_product, virial
+from ..experiment import Band, Experiment, Settings, last, setting
+from ..job import Job
+from ..world import averaged, measured_steps, paced, ratio
+
+F64 = torch.float64
+SIZES, SAMPLES = (16, 32, 16), 4096
+DECAYS = (0.0, 1e-3, 5e-3, 2e-2, 5e-2)
+NOISE = {0.01: (0.02, 0.03, 0.04, 0.05), 0.04: (0.04, 0.06, 0.08, 0.1)}
+"""Deviations of weight noise tried at either γ; they bracket the change of sign."""
+BATCHES = (64, 256, 1024, SAMPLES)
+
+
+@dataclass(frozen=True)
+class Hebbian(Settings):
+    device: str = setting("cpu", "Where to compute; a world this small is fastest on a CPU.")
+    learning_rate: float = setting(0.1, "η.")
+    batch: int = setting(256, "Batch size.")
+    steps: int = setting(6000, "Steps of SGD; the last half is averaged over.")
+    draws: int = setting(2_000_000, "Samples of the regression.")
+
+
+def train(settings: Hebbian, job: Job) -> Run:
+    draw = torch.Generator().manual_seed(job.seed)
+    group = {"lr": settings.learning_rate, "momentum": 0.0}
+    with job.world(optimizer={"class": "SGD", "groups": [group]}) as writer:
+        regression(settings, draw, writer)
+        at_rest = networks(settings, job, draw, writer)
+        batches(at_rest, draw, writer)
+    return open_run(job.out)
+
+
+# -- ridge regression ------------------------------------------------------------------------------
+
+
+def regression(settings: Hebbian, draw: torch.Generator, writer: RunWriter) -> None:
+    """⟨signal, Hebb⟩ by sampling, at multiples of the critical noise."""
+    d, gamma, n = 8, 0.1, settings.draws
+    target = torch.randn(d, generator=draw, dtype=F64)
+    norm2 = float(target.square().sum())
+    critical = critical_noise(norm2, d, gamma=gamma)
+    x = torch.randn(n, d, generator=draw, dtype=F64)
+    shake = (x * torch.randn(n, d, generator=draw, dtype=F64)).sum(1)
+    found: list[Measurement] = []
+    for share in REGRESSION:
+        h = x @ target / (1 + gamma) + shake * math.sqrt(critical) * share
+        product = -(h - x @ target) * h * x.square().sum(1)
+        theory = mean_product(norm2, d, gamma=gamma, noise=critical * share**2)
+        found += averaged(0, f"regression, σ = {share:g} σ_c", "hebbian_product", product, theory)
+    writer.write(0, found)
+
+
+REGRESSION = (0.0, 0.5, 0.95, 1.05, 1.5, 2.0)
+"""Deviations of the noise, in units of the critical one."""
+
+
+# -- networks --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Networks:
+    """K two-layer networks tanh(x W₁ᵀ) W₂ᵀ, W₁ (K, 32, 16), W₂ (K, 16, 32), and their data."""
+
+    W: list[Tensor]
+    gamma: Tensor
+    x: Tensor
+    y: Tensor
+
+    def signal(self, W: Sequence[Tensor], x: Tensor, y: Tensor) -> tuple[list[Tensor], Tensor]:
+        """−∂L/∂W of both layers for ½‖f − y‖², and the Hebbian update of the second."""
+        h = torch.tanh(x @ W[0].mT)
+        out = h @ W[1].mT
+        error = (y - out) / len(x)
+        back = (error @ W[1]) * (1 - h * h)
+        return [back.mT @ x, error.mT @ h], out.mT @ h / len(x)
+
+
+def networks(settings: Hebbian, job: Job, draw: torch.Generator, writer: RunWriter) -> Networks:
+    """All decays and all weight noises at once, on the same batches; the one at γ = 0.05 is kept."""
+    pairs = [(g, 0.0) for g in DECAYS] + [(g, s) for g in NOISE for s in NOISE[g]]
+    K, eta = len(pairs), settings.learning_rate
+    gamma, sigma = torch.tensor(pairs, dtype=F64).T[..., None, None]
+    x = torch.randn(SAMPLES, SIZES[0], generator=draw, dtype=F64)
+    teacher, start = initial(draw), initial(draw)
+    y = torch.tanh(x @ teacher[0].T) @ teacher[1].T
+    nets = Networks([W.expand(K, *W.shape).clone() for W in start], gamma, x, y)
+    tally, when = Tally(pairs), set(measured_steps(settings.measurements, settings.steps))
+    when |= {settings.steps // 2}
+    for step in paced(settings.steps + 1, "networks", job.progress):
+        picked = torch.randint(SAMPLES, (settings.batch,), generator=draw)
+        noisy = [W + sigma * torch.randn(W.shape, generator=draw, dtype=F64) for W in nets.W]
+        signal, hebb = nets.signal(noisy, x[picked], y[picked])
+        U = [s - gamma * W for s, W in zip(signal, nets.W, strict=True)]
+        tally.note(nets.W[1], signal[1], hebb, U[1])
+        if step in when:
+            writer.write(step, tally.rows(step, eta))
+        for W, u in zip(nets.W, U, strict=True):
+            W += eta * u
+    writer.write(settings.steps, crossings(tally.cosines(), settings.steps))
+    return nets
+
+
+def initial(draw: torch.Generator) -> list[Tensor]:
+    """W_l ~ N(0, 1/d_in)."""
+    return [
+        torch.randn(b, a, generator=draw, dtype=F64) / a**0.5
+        for a, b in zip(SIZES[:-1], SIZES[1:], strict=True)
+    ]
+
+
+class Tally:
+    """Means since the last measurement of the second layer's cosine, ⟨W, Δ⟩, ‖W‖² and ‖U‖²."""
+
+    def __init__(self, pairs: Sequence[tuple[float, float]]) -> None:
+        self.pairs, self.sums, self.count = pairs, torch.zeros(4, len(pairs), dtype=F64), 0
+        self.latest = self.sums
+
+    def note(self, W: Tensor, signal: Tensor, hebb: Tensor, U: Tensor) -> None:
+        norms = [Z.square().sum((1, 2)) for Z in (signal, hebb)]
+        cosine = (signal * hebb).sum((1, 2)) / (norms[0] * norms[1]).sqrt()
+        product = (W * signal).sum((1, 2))
+        self.sums += torch.stack([cosine, product, W.square().sum((1, 2)), U.square().sum((1, 2))])
+        self.count += 1
+
+    def cosines(self) -> dict[tuple[float, float], float]:
+        """(γ, σ) -> cosine of the last stretch."""
+        return dict(zip(self.pairs, self.latest[0].tolist(), strict=True))
+
+    def rows(self, step: int, eta: float) -> list[Measurement]:
+        """The stretch that ends here; a new one begins."""
+        self.latest, found = self.sums / self.count, list[Measurement]()
+        for (gamma, sigma), (cosine, product, W2, U2) in zip(
+            self.pairs, self.latest.T.tolist(), strict=True
+        ):
+            case = f"γ = {gamma:g}" + (f", σ = {sigma:g}" if sigma else "")
+            found += averaged(step, case, "hebbian_cosine", cosine)
+            if not sigma:
+                found += averaged(
+                    step, case, "virial", product, virial(W2, U2, gamma=gamma, eta=eta)
+                )
+        self.sums, self.count = torch.zeros_like(self.sums), 0
+        return found
+
+
+def crossings(cosines: dict[tuple[float, float], float], step: int) -> list[Measurement]:
+    """σ² at which the cosine passes through zero, by interpolation in σ²; predicted ∝ γ."""
+    found: list[Measurement] = []
+    where: dict[float, float] = {}
+    for gamma, sigmas in NOISE.items():
+        where[gamma] = crossing([s * s for s in sigmas], [cosines[gamma, s] for s in sigmas])
+    least = min(NOISE)
+    for gamma, noise in where.items():
+        predicted = where[least] * gamma / least
+        found += averaged(step, f"γ = {gamma:g}", "critical_noise", noise, predicted)
+    return found
+
+
+def crossing(x: Sequence[float], y: Sequence[float]) -> float:
+    """Where a falling curve passes through zero; NaN if it does not."""
+    for i in range(len(x) - 1):
+        if y[i] > 0 >= y[i + 1]:
+            return x[i] + (x[i + 1] - x[i]) * y[i] / (y[i] - y[i + 1])
+    return math.nan
+
+
+# -- the size of the batch -------------------------------------------------------------------------
+
+
+def batches(nets: Networks, draw: torch.Generator, writer: RunWriter) -> None:
+    """Descent on all samples to rest at γ = 0.05; then the cosine over batches of every size."""
+    k = DECAYS.index(0.05)
+    W, gamma = [Z[k : k + 1].clone() for Z in nets.W], DECAYS[k]
+    for _ in range(1000):
+        signal, _ = nets.signal(W, nets.x, nets.y)
+        for Z, s in zip(W, signal, strict=True):
+            Z += 0.1 * (s - gamma * Z)
+    h = torch.tanh(nets.x @ W[0][0].T)
+    error = nets.y - h @ W[1][0].T
+    norm2, through = W[1].square().sum(), W[1][0] @ (h.T @ h / SAMPLES)
+    rho = (W[1][0] * through).sum() / (norm2.sqrt() * through.norm())
+    mean = error.T @ h / SAMPLES
+    spread = (error.square().sum(1) * h.square().sum(1)).mean() - mean.square().sum()
+    found: list[Measurement] = []
+    for batch in BATCHES:
+        kappa = (SAMPLES - batch) / (batch * (SAMPLES - 1))
+        theory = batch_cosine(float(rho), float(norm2), float(spread), gamma=gamma, kappa=kappa)
+        found += averaged(0, f"B = {batch}", "hebbian_cosine", over(nets, W, batch, draw), theory)
+    writer.write(0, found)
+
+
+def over(nets: Networks, W: list[Tensor], batch: int, draw: torch.Generator) -> Tensor:
+    """The cosine in each of some batches drawn without replacement."""
+    found = []
+    for _ in range(1 if batch == SAMPLES else 40):
+        picked = torch.randperm(SAMPLES, generator=draw)[:batch]
+        (_, signal), hebb = nets.signal(W, nets.x[picked], nets.y[picked])
+        found.append((signal * hebb).sum() / (signal.norm() * hebb.norm()))
+    return torch.stack(found)
+
+
+# -- bands -----------------------------------------------------------------------------------------
+
+
+def least_rise(run: Run) -> float:
+    """The least increase of the cosine from one γ to the next."""
+    found = [last("hebbian_cosine", f"γ = {gamma:g}", run) for gamma in DECAYS]
+    return min(b - a for a, b in zip(found[:-1], found[1:], strict=True))
+
+
+def flip(run: Run) -> float:
+    """Critical noise at γ = 0.04 over that at 0.01."""
+    noise = [last("critical_noise", f"γ = {gamma:g}", run) for gamma in (0.01, 0.04)]
+    return noise[1] / noise[0]
+
+
+def sign(share: float, run: Run) -> float:
+    """The sign of the product in the regression."""
+    return math.copysign(1, last("hebbian_product", f"regression, σ = {share:g} σ_c", run))
+
+
+experiment = Experiment(
+    name="hebbian",
+    statement="Weight decay makes learning by gradients look Hebbian, noise anti-Hebbian.",
+    settings=Hebbian,
+    train=train,
+    bands=(
+        *(
+            Band(
+                f"regression over formula, σ = {share:g} σ_c", 0.97, 1.03,
+                ratio("hebbian_product", f"regression, σ = {share:g} σ_c"),
+            )
+            for share in (0.0, 0.5, 1.5, 2.0)
+        ),
+        Band("sign at 0.95 σ_c", 1, 1, partial(sign, 0.95)),
+        Band("sign at 1.05 σ_c", -1, -1, partial(sign, 1.05)),
+        Band("least rise of the cosine with γ", 0.0, 1.0, least_rise),
+        Band("cosine at γ = 0.05", 0.4, 0.6, partial(last, "hebbian_cosine", "γ = 0.05")),
+        *(
+            Band(f"virial, γ = {gamma:g}", 0.97, 1.03, ratio("virial", f"γ = {gamma:g}"))
+            for gamma in DECAYS[2:]
+        ),
+        Band("critical noise at γ = .04 over .01", 2.8, 5.0, flip),
+        *(
+            Band(f"batch-size law, B = {b}", 0.85, 1.15, ratio("hebbian_cosine", f"B = {b}"))
+            for b in BATCHES
+        ),
+    ),
+)  # fmt: skip

@@ -1,0 +1,85 @@
+"""Relaxation: has a run had the time to forget where it began, and where has it come to rest?
+
+A noise equilibrium is approached at a rate 1/τ ∝ η² per step, so the time that counts is
+
+    elapsed = ∫ dk/τ(k)        over the steps k of the run, τ as recorded along the way
+
+and not the number of steps. Below three relaxation times nothing is said of the equilibrium.
+Numbers at rest fluctuate: they are averaged over the last quarter of the run.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .evidence import Estimate, number, show
+from .law import Condition
+from .regime import groups, show_count
+
+if TYPE_CHECKING:
+    from ..record import Run
+
+RELAXED = 3.0
+LATE = 0.75
+
+
+def late(run: Run, quantity: str, layer: str) -> Estimate:
+    """The mean over the last quarter of the run; its error from the scatter of measurements."""
+    table = run.series(quantity, layer)
+    table = table[np.isfinite(table["value"].to_numpy(float))]
+    if not len(table):
+        return Estimate()
+    tail = table[table.index >= LATE * table.index[-1]]
+    x, n = tail["value"].to_numpy(float), len(tail)
+    own = float(tail["stderr"].iloc[-1])
+    stderr = float(x.std(ddof=1)) / math.sqrt(n) if n > 1 else own
+    return Estimate(int(tail.index[-1]), float(x.mean()), stderr, n if n > 1 else 0)
+
+
+def elapsed(run: Run, layer: str) -> float:
+    """Relaxation times between the first and the last measurement; NaN where τ is not known."""
+    table = run.series("relaxation_steps", layer)["value"].astype(float)
+    table = table[np.isfinite(table) & (table > 0)]
+    if not len(table):
+        return math.nan
+    steps, rate = table.index.to_numpy(float), 1 / table.to_numpy()
+    if len(table) == 1:
+        return float(steps[0] * rate[0])
+    return float(np.sum(np.diff(steps) * (rate[1:] + rate[:-1]) / 2) + steps[0] * rate[0])
+
+
+def relaxed(run: Run, layer: str) -> Condition:
+    """At least three relaxation times; always with η²·steps and τ in numbers."""
+    times = elapsed(run, layer)
+    return Condition(
+        "relaxation", None if math.isnan(times) else times >= RELAXED, times,
+        f"not relaxed: {clock(run, layer)}, {RELAXED:.0f} needed",
+    )  # fmt: skip
+
+
+def clock(run: Run, layer: str) -> str:
+    """The time that has passed, as sentences print it."""
+    steps = float(run.manifest.get("steps") or 0)
+    table = run.series("relaxation_steps", layer)
+    steps = max(steps, float(table.index[-1])) if len(table) else steps
+    eta, tau = learning_rate(run), number(run, "relaxation_steps", layer)
+    return (
+        f"η²·steps = {show(eta**2 * steps)}, {show_count(steps)} steps with τ = {show_count(tau)}"
+        f" are {show(elapsed(run, layer))} relaxation times"
+    )
+
+
+def learning_rate(run: Run) -> float:
+    """η as recorded, else as the optimiser has it; NaN when neither is there."""
+    found = number(run, "learning_rate", "")
+    if math.isnan(found) and groups(run):
+        return float(groups(run)[0].get("lr") or math.nan)
+    return found
+
+
+def simulated(run: Run) -> bool:
+    """A world without a model has no optimiser to ask: its cases say what was done."""
+    return not run.manifest.get("optimizer") and not run.manifest.get("model")

@@ -1,0 +1,98 @@
+"""The end of training: means and trends over the second half of a run, and how long that was.
+
+Laws of stationary states speak of averages. A mean over the last measurements has the error of
+their spread, a trend that of a regression slope, both widened by the lag-one correlation of what
+is left; and a quantity that relaxes at a rate r has had ∫ r dk relaxation times in that half.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .evidence import Estimate, show
+from .law import Condition
+from .regime import groups
+
+if TYPE_CHECKING:
+    from ..record import Run
+
+Array = NDArray[np.float64]
+SHARE = 0.5
+LEAST = 6  # measurements in the second half
+RELAXATIONS = 3.0
+
+
+def points(run: Run, quantity: str, layer: str) -> tuple[Array, Array]:
+    """Steps and values of the second half; empty when fewer than six were measured there."""
+    curve = run.series(quantity, layer)["value"].astype(float)
+    steps, values = curve.index.to_numpy(float), curve.to_numpy(float)
+    late = steps >= (1 - SHARE) * steps[-1] if len(steps) else np.zeros(0, dtype=bool)
+    if late.sum() < LEAST or not np.isfinite(values[late]).all():
+        return np.zeros(0), np.zeros(0)
+    return steps[late], values[late]
+
+
+def mean(run: Run, quantity: str, layer: str) -> Estimate:
+    """Mean over the second half, with its error; empty when there is none."""
+    steps, x = points(run, quantity, layer)
+    if not len(x):
+        return Estimate()
+    rest = x - x.mean()
+    stderr = math.sqrt(float(rest @ rest) / (len(x) - 1) / len(x)) * _widening(rest)
+    return Estimate(int(steps[-1]), float(x.mean()), stderr, len(x))
+
+
+def slope(steps: Array, x: Array) -> tuple[float, float]:
+    """Least-squares slope per step and its error; NaN for fewer than three points.
+
+    >>> slope(np.arange(4.0), np.array([0.0, 2.0, 4.0, 6.0]))
+    (2.0, 0.0)
+    """
+    if len(steps) < 3:
+        return math.nan, math.nan
+    t, y = steps - steps.mean(), x - x.mean()
+    power = float(t @ t)
+    value = float(t @ y) / power
+    rest = y - value * t
+    stderr = math.sqrt(float(rest @ rest) / (len(x) - 2) / power) * _widening(rest)
+    return value, stderr
+
+
+def learning_rate(run: Run) -> float:
+    """Mean η over the second half; the optimiser's own when it was not recorded."""
+    measured = mean(run, "learning_rate", "").value
+    if math.isfinite(measured):
+        return measured
+    return next((float(g.get("lr") or math.nan) for g in groups(run)), math.nan)
+
+
+def relaxed(run: Run, layer: str, rate: float, what: str) -> Condition:
+    """At least three relaxation times in the second half; rate: 1/relaxation time, per step."""
+    steps = run.series(what, layer).index.to_numpy(float)
+    elapsed = rate * SHARE * float(steps[-1]) if len(steps) else math.nan
+    text = f"{show(elapsed)} relaxation times in the second half of the run, {RELAXATIONS:g} needed"
+    met = None if math.isnan(elapsed) else elapsed >= RELAXATIONS
+    return Condition("relaxation", met, elapsed, text)
+
+
+def standing(drift: float, error: float, allowed: float, what: str) -> Condition:
+    """A drift that is resolved to be smaller than allowed, all in units of the law's sides."""
+    known = math.isfinite(drift) and math.isfinite(error) and allowed > 0
+    worst = abs(drift) + 2 * error
+    text = (
+        f"not stationary: {what} still drifts, by {show(drift / allowed if known else math.nan)} "
+        f"± {show(error / allowed if known else math.nan)} of what the law allows"
+    )
+    return Condition("stationarity", worst <= allowed if known else None, drift, text)
+
+
+def _widening(rest: Array) -> float:
+    """√((1 + r)/(1 − r)), r the lag-one correlation of the residuals, between 0 and 0.9."""
+    power = float(rest @ rest)
+    lag = float(rest[1:] @ rest[:-1]) / power if power > 0 else 0.0
+    lag = min(max(lag, 0.0), 0.9)
+    return math.sqrt((1 + lag) / (1 - lag))
