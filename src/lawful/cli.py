@@ -110,6 +110,7 @@ def run(
         emit({"experiment": experiment, "seed": seed, "runs": [str(f) for f in folders]})
     else:
         click.echo("\n".join(str(f) for f in folders))
+        foretold(folders)
 
 
 @cli.command("test")
@@ -538,6 +539,19 @@ def written(run: Path, out: Path, as_json: bool) -> None:
         click.echo(out)
 
 
+def foretold(folders: Iterable[Path]) -> None:
+    """What theory foretold of these runs beside what was measured, on stderr."""
+    from .report import prediction_table
+    from .report.predictions import predictions
+
+    for folder in folders:
+        run = opened(folder)
+        if predictions(run):
+            shown = console(stderr=True)
+            shown.print(folder.name, style="bold", markup=False, highlight=False)
+            shown.print(prediction_table(run))
+
+
 def listing(rows: Iterable[tuple[str, ...]]) -> None:
     """Print rows of plain text as a table; the last column wraps."""
     from rich.table import Table
@@ -550,8 +564,8 @@ def listing(rows: Iterable[tuple[str, ...]]) -> None:
     console().print(table)
 
 
-def console() -> Console:
-    """A console on stdout: colours only when a person is looking."""
+def console(*, stderr: bool = False) -> Console:
+    """A console on stdout, or stderr: colours only when a person is looking."""
     from rich.console import Console
 
-    return Console()
+    return Console(stderr=stderr)

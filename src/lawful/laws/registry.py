@@ -118,7 +118,7 @@ def cite(source: Run | Iterable[Verdict]) -> str:
 def _observed_for(run: Run) -> list[Law]:
     """The laws the manifest names; one that is no longer installed is passed over, aloud."""
     chosen: dict[str, Law] = {}
-    for name in run.manifest.get("laws") or ["*"]:
+    for name in run.manifest.get("laws", ["*"]):
         try:
             chosen |= {law.name: law for law in select(name)}
         except LookupError as error:

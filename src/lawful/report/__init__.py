@@ -5,6 +5,7 @@ The terminal needs only the core dependencies; `write_report` needs the extra `r
 """
 
 from .html import write_report
+from .predictions import prediction_table
 from .terminal import compare_table, show, verdict_table
 
-__all__ = ["compare_table", "show", "verdict_table", "write_report"]
+__all__ = ["compare_table", "prediction_table", "show", "verdict_table", "write_report"]

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..laws import cite, laws
 from ..record.vocabulary import RELATIONS
+from .knobs import knobs, trend_word
 from .payload import payload, to_script
+from .predictions import predictions
 from .summary import coverage, facts, settings, tally, title
 from .wording import MISSING, RELATION_MEANING, count, interval, layer_name, number, status
 
@@ -62,18 +64,7 @@ def write_report(run: Run, verdicts: Iterable[Verdict], out: Path) -> Path:
 
 def render(run: Run, verdicts: Sequence[Verdict]) -> str:
     """The page as a string."""
-    jinja2, plotly = _extra("jinja2"), _extra("plotly.offline")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        number=number,
-        interval=interval,
-        layer_name=layer_name,
-        formula=formula,
-        breakable=breakable,
-    )
-    template = environment.from_string(_asset("page.html.j2"))
+    template = environment().from_string(asset("page.html.j2"))
     document = payload(run)
     return template.render(
         title=title(run),
@@ -87,6 +78,8 @@ def render(run: Run, verdicts: Sequence[Verdict]) -> str:
         tally=[(status(s), n) for s, n in tally(verdicts)],
         glance=_glance(verdicts, run.layers),
         overview=_overview(run),
+        pairs=predictions(run),
+        knobs=knobs(run, verdicts),
         relations=[(r, RELATION_MEANING[r]) for r in RELATIONS],
         variants=VARIANTS,
         phases=document["phases"],
@@ -95,11 +88,38 @@ def render(run: Run, verdicts: Sequence[Verdict]) -> str:
         laws=_laws(verdicts),
         bibtex=cite(verdicts),
         missing=MISSING,
-        css=_asset("page.css"),
-        script=_asset("page.js"),
-        plotly=plotly.get_plotlyjs(),
+        css=asset("page.css"),
+        script=asset("figures.js") + asset("page.js"),
+        plotly=plotly_js(),
         data=to_script(document),
     )
+
+
+def environment() -> Any:
+    """How a page is rendered: everything escaped, a missing name an error."""
+    jinja2 = _extra("jinja2")
+    made = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    made.filters.update(
+        number=number,
+        interval=interval,
+        trend=trend_word,
+        layer_name=layer_name,
+        formula=formula,
+        breakable=breakable,
+    )
+    return made
+
+
+def asset(name: str) -> str:
+    """A style, a script or a template of this folder."""
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def plotly_js() -> str:
+    """The script of plotly; ImportError with the command to run when it is not installed."""
+    return str(_extra("plotly.offline").get_plotlyjs())
 
 
 def formula(text: str) -> Any:
@@ -136,10 +156,6 @@ def _extra(module: str) -> Any:
             f"the HTML report needs {module.partition('.')[0]}, which is not installed: "
             "pip install 'lawful[report]'"
         ) from error
-
-
-def _asset(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _headline(verdicts: Sequence[Verdict]) -> str:

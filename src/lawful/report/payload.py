@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..record.vocabulary import VOCABULARY
+from ..record.vocabulary import quantity as known
 from ..theory.master_theorem import PHASES, Phase
 from .plane import read_plane
 
@@ -74,7 +74,7 @@ def payload(run: Run) -> dict[str, Any]:
         "run": _series(table[table["layer"] == ""], stepsets),
         "stepsets": stepsets.items,
         "ranks": ranks,
-        "meanings": {q: VOCABULARY[q].meaning for q in sorted(set(table["quantity"]))},
+        "meanings": {q: known(q).meaning for q in sorted(set(table["quantity"]))},
         "phases": [_phase(p) for p in PHASES],
     }
 

@@ -7,7 +7,7 @@ Everything is laid out for 80 columns. Names that came from the user are put in 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -17,6 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..record.vocabulary import RELATIONS
+from .knobs import knob_table, knobs
+from .predictions import prediction_table, predictions
 from .summary import coverage, facts, tally, title
 from .wording import MISSING, STATUSES, count, interval, layer_name, number, status
 
@@ -29,16 +31,28 @@ EVENTS_SHOWN = 12
 
 def show(run: Run, verdicts: Sequence[Verdict], console: Console) -> None:
     """Print the whole of a run: manifest, coverage, last measurements, events, verdicts."""
+    panel = knobs(run, verdicts)
     sections: list[tuple[str, RenderableType]] = [
         (title(run), manifest_table(run)),
         ("Coverage", coverage_report(run)),
-        ("Last measurements", measurement_table(run)),
+        *_unless_empty("Last measurements", bool(run.table(quantity=list(RELATIONS)).size),
+                       lambda: measurement_table(run)),
+        *_unless_empty("Prediction beside measurement", bool(predictions(run)),
+                       lambda: prediction_table(run)),
+        *_unless_empty("Knobs", bool(panel), lambda: knob_table(panel)),
         ("Events", event_table(run)),
         ("Verdicts", verdict_table(verdicts)),
-    ]
+    ]  # fmt: skip
     for heading, body in sections:
         console.print(Rule(Text(heading, style="bold"), align="left", style="dim"))
         console.print(Padding(body, (0, 0, 1, 1)))
+
+
+def _unless_empty(
+    heading: str, filled: bool, make: Callable[[], RenderableType]
+) -> list[tuple[str, RenderableType]]:
+    """A section that only some runs have."""
+    return [(heading, make())] if filled else []
 
 
 def manifest_table(run: Run) -> Table:
