@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .lab.experiment import Experiment
     from .laws.verdict import Verdict
     from .record import Run
+    from .record.sweep import Sweep
 
 
 class Refused(click.ClickException):
@@ -168,18 +169,133 @@ def show(run: Path, as_json: bool) -> None:
 @click.option("-o", "out", type=click.Path(path_type=Path), help="File [RUN/report.html].")
 @as_json
 def report(run: Path, out: Path | None, as_json: bool) -> None:
-    """Write RUN as one HTML file that opens offline.
+    """Write RUN, or a sweep, as one HTML file that opens offline.
 
     \b
     Example:
       lawful report runs/digits -o digits.html
+      lawful report sweeps/digits
     """
+    from .record.sweep import is_sweep
     from .report import write_report
+    from .report.sweep import write_sweep_report
 
-    record = opened(run)
+    out = out or run / "report.html"
     with refusals(ImportError, OSError):
-        out = write_report(record, verdicts_of(record), out or run / "report.html")
+        if is_sweep(run):
+            write_sweep_report(*swept(run), out)
+        else:
+            write_report(record := opened(run), verdicts_of(record), out)
     written(run, out, as_json)
+
+
+@cli.command()
+@click.argument("experiment")
+@click.option(
+    "--grid",
+    multiple=True,
+    required=True,
+    metavar="KEY=VALUE,VALUE…",
+    help="A setting and the values it takes; may be repeated.",
+)
+@click.option(
+    "--seeds", type=click.IntRange(1), default=1, show_default=True, help="Seeds 0, 1, …."
+)
+@click.option(
+    "--set",
+    "pairs",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting of every run; may be repeated.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Sweep folder [sweeps/EXPERIMENT].")
+@click.option("--workers", type=click.IntRange(1), help="Runs at a time [here: one a core].")
+@click.option("--dask", metavar="ADDRESS", help="On the Dask cluster of this scheduler.")
+@click.option(
+    "--submitit",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="As Slurm jobs; files here.",
+)
+@click.option("--resume", is_flag=True, help="Go on: finished runs are left as they are.")
+@as_json
+def sweep(
+    experiment: str,
+    grid: tuple[str, ...],
+    seeds: int,
+    pairs: tuple[str, ...],
+    out: Path | None,
+    workers: int | None,
+    dask: str | None,
+    submitit: Path | None,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Run EXPERIMENT at every point of a grid, with several seeds, and draw where laws hold.
+
+    Runs are made by processes of this machine, or with --dask or --submitit (Slurm, which reads
+    SBATCH_PARTITION, SBATCH_TIMELIMIT, …) elsewhere; the sweep folder must be the same there.
+    A run that fails is tried once more. `lawful report DIR` draws the phase diagrams.
+
+    \b
+    Example:
+      lawful sweep canonical-digits --grid weight_decay=0,1e-4,1e-3 --grid width=32,64 --seeds 3
+      lawful sweep canonical-digits --grid weight_decay=0,1e-3 --dask tcp://head:8786
+    """
+    from .report.sweep import sweep_table
+
+    if dask and submitit:
+        raise click.UsageError("use one of --dask and --submitit")
+    out = out or Path("sweeps") / experiment
+    try:
+        made(experiment, out, grid, seeds, pairs, workers, dask, submitit, resume)
+    except KeyboardInterrupt:
+        given = [word for word in sys.argv[1:] if word != "--resume"]
+        again = shlex.join(["lawful", *given, "--resume"])
+        raise Interrupted(f"interrupted; resume with {again}") from None
+    record, verdicts = swept(out)
+    failed = [run for run in record.runs if run.status != "finished"]
+    if as_json:
+        shown = [
+            {**vars(r), "verdicts": [v.to_json() for v in verdicts.get(r.name, ())]}
+            for r in record.runs
+        ]
+        emit({"sweep": str(out), "experiment": experiment, "runs": shown})
+    else:
+        console().print(sweep_table(record, verdicts))
+    if failed:
+        raise Broken(f"{len(failed)} of {len(record.runs)} runs failed: see {out / 'logs'}")
+
+
+@cli.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUNS…")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port [a free one].")
+@click.option(
+    "--token",
+    envvar="LAWFUL_TOKEN",
+    help="What a reader must know; made and printed for any HOST but this machine.",
+)
+def watch(runs: tuple[Path, ...], host: str, port: int, token: str | None) -> None:
+    """Follow RUNS, or the runs in folders, on a local page while they train.
+
+    The page only reads. Others can open it when HOST lets them in and they know the token; what
+    is sent is not encrypted, so across a network rather use a tunnel (ssh -L).
+
+    \b
+    Example:
+      lawful watch runs/
+      lawful watch runs/digits sweeps/digits --port 8080
+    """
+    from .watch import Follower, Refusal, address, serve
+
+    with refusals(Refusal, ImportError):
+        follower = Follower(runs)
+        server = serve(follower, host, port, token)
+    with follower, server, contextlib.suppress(KeyboardInterrupt):
+        click.echo(address(server))
+        click.echo("following; Ctrl-C ends the page, never a run", err=True)
+        server.serve_forever()
 
 
 @cli.command()
@@ -372,6 +488,67 @@ def predict(model: str, data: str | None, as_json: bool, seed: int, **settings: 
         console().print(forecast_table(found))
 
 
+@cli.command(
+    context_settings={"allow_interspersed_args": False},
+    options_metavar="[OPTIONS] [--]",
+)
+@click.argument("command", nargs=-1, required=True, metavar="COMMAND…")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder [runs/SCRIPT].")
+@click.option(
+    "--laws",
+    multiple=True,
+    default=("canonical",),
+    show_default=True,
+    metavar="NAME",
+    help="A law, a family or a glob; may be repeated.",
+)
+@click.option("--schedule", metavar="WHEN", help="every:K, log:N, at:STEP,STEP… or budget:SHARE.")
+@click.option(
+    "--layers",
+    multiple=True,
+    default=("*",),
+    show_default=True,
+    metavar="GLOB",
+    help="Layers to observe, !GLOB leaves out; may be repeated.",
+)
+@click.option("--reduction", type=click.Choice(["mean", "sum"]), help="Of the loss [watched].")
+@click.option(
+    "--accumulation", type=click.IntRange(min=1), help="Micro-batches averaged in a step [watched]."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of our own sampling.")
+@click.option("--quiet", is_flag=True, help="Nothing of ours on stderr.")
+@click.option("-m", "module", is_flag=True, help="COMMAND begins with the name of a module.")
+def observe(
+    command: tuple[str, ...],
+    out: Path | None,
+    laws: tuple[str, ...],
+    schedule: str | None,
+    module: bool,
+    **wishes: Any,
+) -> None:
+    """Run a training script as it is, observed into a run folder.
+
+    COMMAND is `python train.py …`, `python -m package.train …` or `train.py …`. Its output,
+    exceptions and exit code stay as they are. Also: python -m lawful.observe [OPTIONS] train.py …
+
+    \b
+    Example:
+      lawful observe --out runs/mine --schedule every:100 -- python train.py --lr 0.1
+    """
+    from . import script
+
+    with refusals(ValueError, LookupError):
+        chosen = None if schedule is None else script.schedule_from(schedule)
+        words = [word for word in command if word != "-m"]
+        stem = next((Path(w).stem for w in words if not Path(w).name.startswith("python")), "run")
+        wish = script.Wish(
+            out or Path("runs") / stem.rpartition(".")[2], laws, schedule=chosen, **wishes
+        )
+        again = {"out": wish.out, "schedule": schedule} | wishes
+        code = script.run(command, wish, typed(again, laws=laws), module=module)
+    sys.exit(code)
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The command `lawful`: run it and leave with one of the exit codes above."""
     try:
@@ -391,6 +568,22 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
+def typed(options: dict[str, Any], **repeated: Iterable[str]) -> list[str]:
+    """Options as they are typed.
+
+    >>> typed({"seed": 1, "quiet": True, "schedule": None}, laws=["rga_a", "crh"])
+    ['--seed', '1', '--quiet', '--laws', 'rga_a', '--laws', 'crh']
+    """
+    pairs = [*options.items(), *((name, value) for name in repeated for value in repeated[name])]
+    words: list[str] = []
+    for name, value in pairs:
+        if isinstance(value, tuple):
+            words += typed({}, **{name: value})
+        elif value is not None and value is not False:
+            words += [f"--{name}", *([] if value is True else [str(value)])]
+    return words
+
+
 def trained(
     experiment: str, out: Path, seed: int, pairs: Iterable[str], resume: bool
 ) -> list[Path]:
@@ -408,6 +601,54 @@ def trained(
         with refusals(RecordError, DataNotFound), refusals(NonFiniteLoss, then=Broken):
             chosen.run(settings, out, seed, progress=True, resume=resume)
         return list(chosen.plan(settings, out))
+
+
+def made(
+    experiment: str,
+    out: Path,
+    grid: Iterable[str],
+    seeds: int,
+    pairs: Iterable[str],
+    workers: int | None,
+    dask: str | None,
+    submitit: Path | None,
+    resume: bool,
+) -> None:
+    """Make the runs of a sweep on the engine that was asked for."""
+    from .lab import engines
+    from .lab.sweep import sweep as make
+    from .record import RecordError
+
+    with refusals(ImportError, ConnectionError, RecordError, LookupError, ValueError):
+        at_once: float = workers or math.inf
+        if dask:
+            engine = engines.dask(dask)
+        elif submitit:
+            engine = engines.slurm(submitit)
+        else:
+            at_once = workers or engines.cores()
+            engine = engines.processes(int(at_once))
+        make(
+            experiment,
+            out,
+            grid,
+            seeds=seeds,
+            settings=pairs,
+            engine=engine,
+            at_once=at_once,
+            resume=resume,
+        )
+
+
+def swept(path: Path) -> tuple[Sweep, dict[str, list[Verdict]]]:
+    """A sweep and the verdicts on its finished runs, by name."""
+    from .record import RecordError
+    from .record.sweep import read_sweep
+
+    with refusals(RecordError):
+        record = read_sweep(path)
+    done = [run.name for run in record.runs if run.status == "finished"]
+    return record, {name: verdicts_of(opened(path / name)) for name in done}
 
 
 def made_by(factory: str) -> tuple[Any, Any, Any]:

@@ -296,11 +296,24 @@ class Observation:
             if not math.isfinite(row.value):
                 self._tell("", "warning", f"the {row.quantity} is {row.value}")
 
+    def loss_is(self, reduction: str, accumulation: int) -> None:
+        """Correct what was assumed of the training loss, before its first gradient arrives."""
+        if (self._scale.mean, self._scale.accumulation) == (reduction == "mean", accumulation):
+            return
+        self._scale.mean, self._scale.accumulation = reduction == "mean", accumulation
+        self._guarded(lambda: self._update_manifest(reduction=reduction))
+        if self._watches:  # they lay out their sums when they are made
+            for watch in self._watches:
+                watch.instrument.lift()
+            self._watches = []
+            known = f"reduction={reduction!r} and accumulation={accumulation}"
+            self._tell("", "warning", f"gradient noise is left out: it must be told {known} before")
+
     # -- the clock: optimiser steps ------------------------------------------------------------
 
     def _watch_optimizer(self) -> None:
         if self.optimizer is not None:
-            self._handles.append(self.optimizer.register_step_pre_hook(self._before_update))
+            self._handles.append(self.optimizer.register_step_pre_hook(self._stepping))
             self._handles.append(self.optimizer.register_step_post_hook(self._after_update))
             return
         ours = set(self.model.parameters())
@@ -315,7 +328,7 @@ class Observation:
 
         self._handles.append(
             register_optimizer_step_pre_hook(
-                lambda o, *a: self._before_update(o) if mine(o) else None
+                lambda o, *a: self._stepping(o, *a) if mine(o) else None
             )
         )
         self._handles.append(
@@ -329,7 +342,26 @@ class Observation:
         self._before_update()
         self._after_update()
 
-    def _before_update(self, *_: object) -> None:
+    def _stepping(self, _: object, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        """The gradients are there, or will be when the optimiser has called its closure."""
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if not callable(closure):
+            self._before_update()
+            return None
+        called: list[bool] = []
+
+        def watched() -> Any:
+            loss = closure()
+            if not called:  # a line search calls it again, at weights on the way
+                called.append(True)
+                self._before_update()
+            return loss
+
+        if len(args) > 1:
+            return (args[0], watched, *args[2:]), kwargs
+        return args, kwargs | {"closure": watched}
+
+    def _before_update(self) -> None:
         if any(watch.looking for watch in self._watches):
             self._guarded(self._watch_gradients)
         if self._measuring:
@@ -668,3 +700,8 @@ class _Door(types.ModuleType):
 
 
 sys.modules[__name__].__class__ = _Door
+
+if __name__ == "__main__":  # `python -m lawful.observe train.py`
+    from .cli import main
+
+    main(["observe", *sys.argv[1:]])

@@ -273,6 +273,7 @@ def test_a_neuron_moved_by_its_shift_is_at_rest(decay):
         for n, p in loop.model.named_parameters():
             p.copy_(theta[n])
     moved(loop, account, torch.from_numpy(here.arrays[name, "equilibrium_shifts"]))
+    account.past.clear()  # what was seen elsewhere on the orbit
     there = loop.window()
     assert value(here, "equilibrium_shift", name) > 0.1
     assert value(here, "charge_gap", name) > 0.1
@@ -297,6 +298,7 @@ def test_mixed_channels_moved_by_their_shift_are_at_rest():
     values, Q = np.linalg.eigh(gl_equilibrium(GLPoint(*sides)))
     here = loop.charges.read(0)
     moved(loop, account, torch.from_numpy((Q * (0.5 * np.log(values))) @ Q.T).flatten())
+    account.past.clear()
     there = loop.window()
     assert value(here, "equilibrium_shift", account.form.name) > 0.05
     assert value(there, "equilibrium_shift", account.form.name) < 1e-5

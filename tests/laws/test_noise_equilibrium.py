@@ -133,10 +133,14 @@ def observed(world_class, eta, steps, shift, *, seed=0, every=200):
 
 @pytest.mark.slow
 def test_two_starts_come_to_one_charge(empty):
-    """Attractive and unique: both ends of the orbit arrive where the instrument says."""
+    """Attractive and unique: both ends of the orbit arrive where the instrument says.
+
+    At η = 0.1 they meet as well, but elsewhere: η Tr H is 0.5 there, and the mean gradient of a
+    fluctuating θ pushes as hard as the noise.
+    """
     ends = []
     for shift in (-0.6, 0.6):
-        world, name = observed(type(empty), 0.1, 8000, shift)
+        world, name = observed(type(empty), 0.03, 24_000, shift)
         found = world.verdict("noise_equilibrium", name)
         assert found.status == "holds", found.sentence
         ends.append(late(Snapshot(world), "charge", name).value)

@@ -54,7 +54,7 @@ def test_series_carry_values_errors_and_shared_steps(tmp_path: Path) -> None:
 
 
 def test_the_twelve_phases_are_there_and_four_have_no_place() -> None:
-    phases = [room._phase(p) for p in room.PHASES]
+    phases = [room.phase(p) for p in room.PHASES]
     assert len(phases) == 12
     assert sum(p["p"] is None for p in phases) == 4
     forward = next(p for p in phases if p["name"] == "forward CRH")

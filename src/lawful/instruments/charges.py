@@ -12,7 +12,8 @@ optimiser is SGD, and the honest measure of the breaking where not (Adam, clippi
 
 The push gᵀAg is split into noise and mean, E[gᵀAg] = Tr[Σ₁A]/S + ḡᵀAḡ, with Tr[Σ₁A] from
 per-sample gradients (`sample_gradients`): (mean_s g_sᵀAg_s − g_BᵀAg_B)·n/(n−1), unbiased, averaged
-over the batches of a window. Noise and norms of the window give the noise equilibrium
+over the batches of a window. The norms of a window and the noise of all windows in the latter
+half of the run so far (16 at most) give the noise equilibrium
 (`theory.noise_equilibrium`, `theory.gl_equilibrium`): the shift λ* along the orbit that is
 still to go, the charge there, and the steps it takes.
 
@@ -23,6 +24,7 @@ Sources: Ziyin et al., arXiv 2402.07193; Kunin et al., arXiv 2012.04728; exact f
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -49,6 +51,7 @@ QUANTITIES = frozenset({
 })  # fmt: skip
 
 
+MEMORY = 16  # windows whose noise is remembered
 EVERY = 2  # of the batches of a window, one in so many shows its noise; the account needs none
 
 
@@ -62,6 +65,7 @@ class Account:
     latest: Moments | None = None  # of θ after the last measured step
     mixed: Tensor | None = None  # m = θᵀAv after `step`, under momentum
     step: int = -2
+    past: deque[tuple[int, Moments]] = field(default_factory=lambda: deque(maxlen=MEMORY))
     problem: str = ""
     unexplained: str = ""  # why there is no noise
     # of the window
@@ -283,6 +287,11 @@ def _covariance(seen: list, gradient: Moments, n: int, mean: float) -> Moments:
     return [(total / n - g / mean) * (n / (n - 1)) for total, g in pairs]
 
 
+def _averaged(noises: Sequence[Moments]) -> Moments:
+    """The mean of several moments, action by action."""
+    return [torch.stack(parts).mean(0) for parts in zip(*noises, strict=True)]
+
+
 def _scale_free(form: ChargeForm) -> bool:
     """Whether the charge is a squared norm: the loss does not depend on the scale of θ."""
     return all(isinstance(a, Scaling) and a.degree == 1 for a in form.actions)
@@ -355,17 +364,19 @@ def _read(account: Account, step: int, n: int, reading: Reading) -> None:
     if account.radial is not None:
         row("radial_gradient", float(account.radial.nan_to_num(0.0).max()))
     if account.noises:
-        _read_noise(account, now, n, size, along, row, keep)
+        _read_noise(account, step, now, n, size, along, row, keep)
 
 
 Row = Callable[..., None]
 
 
 def _read_noise(
-    account: Account, now: _Step, n: int, size: float, along: Tensor, row: Row, keep: Row
+    account: Account, step: int, now: _Step, n: int, size: float, along: Tensor, row: Row, keep: Row
 ) -> None:
     form, rate = account.form, now.rates[0]
-    noise = [torch.stack(parts).mean(0) for parts in zip(*account.noises, strict=True)]
+    account.past.append((step, _averaged(account.noises)))
+    # A window holds few samples, and where their noise balances is a ratio of what they show.
+    noise = _averaged([m for at, m in account.past if 2 * at >= step])
     traces = torch.stack([form.values(batch) for batch in account.noises])
     row("charge_noise", *_mean(rate.lr**2 / n * (traces @ along)))
     keep("charge_noises", traces.mean(0))

@@ -38,7 +38,7 @@ from .instrument import Rates, Reading
 from .preconditioner import NotCovered, Preconditioner, preconditioner
 from .probe import Probe
 
-PLAIN = ("sharpness", "sharpness_bound", "spectrum_hessian")
+PLAIN = ("sharpness", "sharpness_bound", "sharpness_second", "spectrum_hessian")
 EDGE = ("edge_ratio", "sharpness_preconditioned", "sharpness_preconditioned_bound")
 SHARPENING = ("sharpening_rate", "sharpness_slope", "oscillation2")
 
@@ -50,6 +50,7 @@ class Curvature:
     wants:     names to measure; several come from one solve, the dear ones only when named.
     k:         eigenvalues of H asked for.
     probes:    products spent on the trace, and a third of them starts of the density.
+    tolerance: relative error of an eigenvalue at which a solve may stop.
     memory:    bytes of graphs kept between products (`hessian.LossSurface`).
     """
 
@@ -130,9 +131,12 @@ class _Look:
         self.write("curvature_products", self.surface.products, 0.0)
 
     def plain(self) -> Eigenpairs:
-        found = self.solve("H", self.surface.hessian, self.of.k)
+        second = "sharpness_second" in self.of.wants
+        found = self.solve("H", self.surface.hessian, max(self.of.k, 1 + second))
         self.row("sharpness", found)
         self.write("sharpness_bound", float(found.bounds[0]), 0.0)
+        if second and len(found.values) > 1:
+            self.write("sharpness_second", float(found.values[1]), float(found.errors[1]))
         if "spectrum_hessian" in self.of.wants:
             self.out.arrays["", "spectrum_hessian"] = found.values.numpy()
         return found
@@ -188,8 +192,10 @@ class _Look:
         spread = float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
         self.write("batch_sharpness", float(values.mean()), spread, n)
         first = self.rates.get(self.surface.parameters[0])
-        if first is not None and first.optimizer == "SGD" and first.lr > 0:
-            predicted = batch_sharpness(first.lr, first.momentum)
+        # Between the two limits of momentum no theory says which: only the whole set is sure.
+        sure = first is not None and (n == 1 or first.momentum == 0)
+        if first is not None and sure and first.optimizer == "SGD" and first.lr > 0:
+            predicted = batch_sharpness(first.lr, first.momentum, large=True)
             self.write("batch_sharpness_predicted", predicted, 0.0, n)
 
     def solve(self, name: str, matvec: Callable[[Tensor], Tensor], k: int) -> Eigenpairs:
@@ -200,7 +206,10 @@ class _Look:
         if last is not None and last.shape[1] != len(gradient):
             last = None  # the trained parameters have changed
         start = warm_start(last, gradient, noise)
-        found = top_eigenpairs(matvec, start, k=k, tolerance=self.of.tolerance)
+        tolerance = self.of.tolerance
+        found = top_eigenpairs(
+            matvec, start, k=k, tolerance=tolerance, residual=min(0.03, 30 * tolerance)
+        )
         self.of.last[name] = found.vectors
         if not found.converged:
             value, bound = float(found.values[0]), float(found.bounds[0])

@@ -36,6 +36,10 @@ MEMORY = 2**30
 """Bytes of graphs kept between products."""
 
 
+BROKEN = ("torch::autograd::Error", "torch::autograd::NotImplemented")
+"""Names of autograd nodes that stand for a missing second derivative."""
+
+
 class NoCurvature(ValueError):
     """The loss has no second derivative that could be measured; the message says why."""
 
@@ -136,6 +140,8 @@ class LossSurface:
         if not loss.requires_grad:
             raise NoCurvature("the probe's loss does not depend on any trained parameter")
         gradient = _grad((loss,), self.parameters, None, create=True)
+        if i == 0:
+            _check_differentiable(gradient)
         return _Graph(self.shares[i], output, loss, gradient)
 
     def _graphs(self) -> Iterator[_Graph]:
@@ -209,6 +215,19 @@ def _grad(
     return tuple(
         torch.zeros_like(p) if g is None else g for g, p in zip(found, inputs, strict=True)
     )
+
+
+def _check_differentiable(gradient: tuple[Tensor, ...]) -> None:
+    """Refuse a graph that breaks off: autograd would silently leave out what lies behind."""
+    queue = [g.grad_fn for g in gradient if g.grad_fn is not None]
+    seen = set(queue)
+    while queue:
+        node = queue.pop()
+        if node.name() in BROKEN:
+            raise NoCurvature("the loss cannot be differentiated twice: a function forbids it")
+        new = {n for n, _ in node.next_functions if n is not None} - seen
+        seen |= new
+        queue.extend(new)
 
 
 def _note(seen: dict[int, int]) -> Callable[[Tensor], Tensor]:

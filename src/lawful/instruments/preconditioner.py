@@ -103,9 +103,7 @@ def threshold(rates: Rates) -> float:
     if name in ("Adam", "AdamW"):
         apart = rates.weight_decay if rates.decoupled or name == "AdamW" else 0.0
         return edge.adam(eta, rates.betas[0], weight_decay=apart)
-    raise NotCovered(
-        f"no edge of stability is known for {name}: SGD, RMSprop, Adam, AdamW have one"
-    )
+    raise NotCovered(f"no edge is known for {name}: SGD, RMSprop, Adam, AdamW have one")
 
 
 def _kind(r: Rates) -> tuple[object, ...]:

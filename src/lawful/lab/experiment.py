@@ -163,6 +163,15 @@ EXPERIMENTS = (
     "scale_invariance",
     "spred_lasso",
     "syre",
+    "edge_of_stability",
+    "central_flow",
+    "critical_batch",
+    "linear_scaling",
+    "entropic_force",
+    "gradient_balance",
+    "sharpen_or_flatten",
+    "platonic_linear",
+    "hebbian",
 )
 """The modules of `experiments/`, in the order they are listed."""
 

@@ -9,8 +9,8 @@
 Families: `canonical` (representation alignment), `collapse` (neural collapse),
 `feature_ansatz` (neural feature ansatz), `equivariance` (identities of a symmetry), `mirror`
 (symmetric states), `symmetry` (charges and noise equilibria), `representation_collapse`
-(contrastive and variational), `noise` (gradient noise, balance, Hebbian signals) and those of
-plug-ins (`lawful.laws.registry`).
+(contrastive and variational), `noise` (gradient noise, balance, entropic
+force, Hebbian signals) and those of plug-ins (`lawful.laws.registry`).
 """
 
 from . import (  # noqa: F401 (importing a family registers its laws)
@@ -21,6 +21,7 @@ from . import (  # noqa: F401 (importing a family registers its laws)
     deep_linear_balance,
     dissipation,
     edge_of_stability,
+    entropic,
     equivariance,
     feature_ansatz,
     gradient_balance,
@@ -29,6 +30,7 @@ from . import (  # noqa: F401 (importing a family registers its laws)
     noise_equilibrium,
     noise_scale,
     phases,
+    platonic,
     representation_collapse,
     scale_drift,
     stationarity,

@@ -258,3 +258,13 @@ STABILISATION = """\
   archivePrefix = {arXiv}
 }
 """
+
+PLATONIC = """\
+@article{ziyin2025platonic,
+  title = {Proof of a perfect platonic representation hypothesis},
+  author = {Ziyin, Liu and Chuang, Isaac},
+  year = {2025},
+  eprint = {2507.01098},
+  archivePrefix = {arXiv}
+}
+"""

@@ -1,7 +1,8 @@
 """Edge of stability: curvature rises until the optimiser is about to become unstable, and stays.
 
 Progressive sharpening. Below the edge the sharpness S = λ_1(H) grows. Effect: S at the crossing (or
-at the end) over S at the start; holds above 1.1, violated below 1/1.1. No theory says how much.
+at the end) over S after a tenth of the time until then (an initial drop is common); holds above
+1.1, violated below 1/1.1. No theory says how much.
 
 Edge of stability. The curvature that the optimiser feels, λ_1(P^{−1/2}(H+λ)P^{−1/2}), reaches its
 threshold (gradient descent 2/η, heavy ball, Nesterov, RMSProp, Adam: `theory.edge_of_stability`)
@@ -10,7 +11,8 @@ most; holds within 0.95–1.10. Mini-batches: the same of the batch sharpness an
 
 Self-stabilisation. What holds it there is the oscillation along the top eigenvector u: its square
 x² = (uᵀ∇L/S)² averages to σ² = 2α/‖∇S‖², α the rate at which S would grow. Effect: mean x²/mean σ²;
-holds within a factor of two: the formula is for one unstable direction; two or three are common.
+holds within a factor of two. The formula is for one unstable direction: where λ_2 has reached the
+edge too, which is common later, it is out of regime (`theory.central_flow` has the general form).
 
 Regime. The edge must have been reached (0.95 of the threshold): a run whose flow flattens before
 it is a correct negative, told as out of regime. One threshold: constant η. The full-batch laws
@@ -89,7 +91,7 @@ def mean(values: pd.Series) -> tuple[float, float, float]:
     power = float(rest @ rest)
     lag = min(max(float(rest[1:] @ rest[:-1]) / power, 0.0), 0.9) if power > 0 else 0.0
     stderr = math.sqrt(power / (len(x) - 1) / len(x) * (1 + lag) / (1 - lag))
-    low, high = interval(float(x.mean()), stderr, max(1, len(x) * (1 - lag) / (1 + lag) - 1), 0.95)
+    low, high = interval(float(x.mean()), stderr, len(x) - 1, 0.95)
     return float(x.mean()), low, high
 
 
@@ -99,9 +101,10 @@ def mean(values: pd.Series) -> tuple[float, float, float]:
 def _reached(run: Run, quantity: str, layer: str) -> Condition:
     ratios = ratio(run, quantity, layer)
     top = float(ratios.max()) if len(ratios) else math.nan
+    name = (run.manifest.get("optimizer") or {}).get("class")
     if math.isnan(top):
-        text = "no threshold was recorded: the optimiser is not known, or has none"
-        return Condition("edge", None, math.nan, text)
+        text = f"no threshold was recorded: theory has none for this quantity under {name}"
+        return Condition("edge", None if name is None else False, math.nan, text, "out of regime")
     text = f"the edge was not reached: the curvature came to {show(top)} of the threshold"
     return Condition("edge", top >= REACHED, top, text, "out of regime")
 
@@ -123,6 +126,24 @@ def _sharp(run: Run, layer: str) -> Condition:
     met = None if math.isnan(loose) else loose <= LOOSE
     text = f"the eigenvalues are known to {show(loose)} of themselves only, {LOOSE} allowed"
     return Condition("bound", met, loose, text)
+
+
+def _batches(run: Run, layer: str) -> Condition:
+    count = float(run.series("batch_sharpness", layer)["n"].astype(float).max())
+    met = None if math.isnan(count) else count > 1
+    text = "the probe is a single batch: that is the full-batch law"
+    return Condition("batches", met, count, text, "out of regime")
+
+
+def _single(run: Run, layer: str) -> Condition:
+    """The second eigenvalue of H is below the edge."""
+    since = since_crossing(ratio(run, "sharpness_preconditioned", layer))
+    second = _finite(run, "sharpness_second", layer)
+    second = second / _finite(run, "sharpness_preconditioned" + PREDICTED, layer)
+    near = float(second[second.index.isin(since.index)].median())
+    met = None if math.isnan(near) else near < REACHED
+    text = f"a second direction is at the edge ({show(near)}): the formula is for one"
+    return Condition("directions", met, near, text, "out of regime")
 
 
 # Verdicts -----------------------------------------------------------------------------------
@@ -160,8 +181,8 @@ def edge_law(name: str, quantity: str, statement: str, equation: str, bibtex: st
     """One curvature at one threshold."""
 
     def regime(run: Run, layer: str) -> tuple[Condition, ...]:
-        common = _reached(run, quantity, layer), _constant(run, quantity, layer)
-        return common if quantity == "batch_sharpness" else (*common, _sharp(run, layer))
+        own = _batches if quantity == "batch_sharpness" else _sharp
+        return _reached(run, quantity, layer), _constant(run, quantity, layer), own(run, layer)
 
     def test(run: Run, layer: str) -> Verdict:
         ratios = ratio(run, quantity, layer)
@@ -211,10 +232,11 @@ def _sharpening_regime(run: Run, layer: str) -> tuple[Condition, ...]:
 
 
 def _below(run: Run, layer: str) -> pd.Series:
-    """The sharpness up to the crossing."""
+    """The sharpness up to the crossing, without the first tenth of that time."""
     sharpness = _finite(run, "sharpness", layer)
     met = crossing(ratio(run, "sharpness_preconditioned", layer))
-    return sharpness if met is None else sharpness[sharpness.index <= met]
+    before = sharpness if met is None else sharpness[sharpness.index <= met]
+    return before[before.index >= 0.1 * before.index[-1]] if len(before) else before
 
 
 def _sharpening(run: Run, layer: str) -> Verdict:
@@ -265,7 +287,8 @@ def _stabilised_regime(run: Run, layer: str) -> tuple[Condition, ...]:
     met = None if name is None else plain
     descent = Condition("optimizer", met, math.nan, text, "out of regime")
     quantity = "sharpness_preconditioned"
-    return descent, _reached(run, quantity, layer), _constant(run, quantity, layer)
+    edge = _reached(run, quantity, layer), _constant(run, quantity, layer)
+    return descent, *edge, _single(run, layer)
 
 
 def _stabilised(run: Run, layer: str) -> Verdict:
@@ -288,7 +311,7 @@ register(
         equation="⟨x²⟩ = 2⟨−∇L, ∇λ₁⟩/‖∇λ₁‖²",
         source="Damian, Nichani, Lee, arXiv 2209.15594; Cohen et al., arXiv 2410.24206",
         bibtex=bibliography.STABILISATION,
-        needs=("oscillation2", "sharpening_rate", "sharpness_preconditioned"),
+        needs=("oscillation2", "sharpening_rate", "sharpness_second", "sharpness_preconditioned"),
         regime=_stabilised_regime,
         predict=lambda run, layer: Prediction(1.0, "the oscillation that holds the sharpness"),
         test=_stabilised, everywhere=False,

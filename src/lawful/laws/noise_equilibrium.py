@@ -11,7 +11,8 @@ orbit and noise, and C* is taken from the window's own noise, never from C.
 
 Regime. SGD without momentum, coupled decay; not Adam. At least three relaxation times, else
 `undetermined`, with η²·steps in numbers: equilibrium is reached in 1/η² steps, so most practical
-runs are far from it.
+runs are far from it. η itself must be small (ηTr H ≪ 1): θ then stays so near the valley that the
+mean gradient pushes less than the noise (`charge_push` beside `charge_noise` tells).
 
 Source: Ziyin, Wang, Li, Wu, "Parameter Symmetry and Noise Equilibrium of Stochastic Gradient
 Descent", arXiv 2402.07193, Theorem 4.3; C* with decay and for GL derived.

@@ -116,9 +116,13 @@ def cite(source: Run | Iterable[Verdict]) -> str:
 
 
 def _observed_for(run: Run) -> list[Law]:
-    """The laws the manifest names; one that is no longer installed is passed over, aloud."""
+    """The laws the manifest names; one that is no longer installed is passed over, aloud.
+
+    A run that names none was observed for all of them, unless it is a simulation without layers.
+    """
     chosen: dict[str, Law] = {}
-    for name in run.manifest.get("laws", ["*"]):
+    everything = ["*"] if "layers" in run.manifest else []
+    for name in run.manifest.get("laws") or everything:
         try:
             chosen |= {law.name: law for law in select(name)}
         except LookupError as error:

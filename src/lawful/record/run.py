@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ import numpy as np
 from safetensors import safe_open
 
 from .errors import RecordError, explained
-from .folder import APPLICATION, DATABASE, array_file, array_key
+from .folder import APPLICATION, DATABASE, SCHEMA, array_file, array_key
 from .manifest import read_manifest
 from .measurement import Measurement
 from .vocabulary import VOCABULARY
@@ -33,6 +34,9 @@ from .vocabulary import quantity as known
 
 if TYPE_CHECKING:
     import pandas as pd
+
+LONGEST = 2**20
+"""Bytes of the longest name or message that is read."""
 
 _MEASURED = {"value": "float64", "stderr": "float64", "n": "int64"}
 _COLUMNS = {"step": "int64", "layer": "str", "quantity": "str"} | _MEASURED
@@ -117,6 +121,42 @@ class Run:
         with self._reading() as database:
             rows = database.execute(query + " ORDER BY step", (known(quantity).name, layer))
             return _frame(rows.fetchall(), {"step": "int64"} | _MEASURED).set_index("step")
+
+    def progress(self) -> tuple[int, int]:
+        """How many steps are recorded, and the last of them; −1 when there is none."""
+        count, last = self._ask("SELECT count(*), max(step) FROM step")[0]
+        return int(count), -1 if last is None else int(last)
+
+    def measured(self, layer: str) -> list[str]:
+        """The quantities recorded of a layer, by name; quick however long the run."""
+        # One seek a quantity: the next name after the last, instead of every row of the layer.
+        names = self._ask(
+            "WITH RECURSIVE q(name) AS (SELECT min(quantity) FROM measurement WHERE layer = ?1 "
+            "UNION ALL SELECT (SELECT min(quantity) FROM measurement WHERE layer = ?1 "
+            "AND quantity > name) FROM q WHERE name IS NOT NULL) "
+            "SELECT name FROM q WHERE name IS NOT NULL",
+            (layer,),
+        )
+        return [name for (name,) in names]
+
+    def since(
+        self, step: int, quantity: str, layer: str, most: int
+    ) -> list[tuple[int, float, float]]:
+        """What a curve gained after `step`: at most `most` (step, value, stderr), evenly spaced.
+
+        The first and the last are always among them.
+        """
+        query = "FROM measurement WHERE layer = ? AND quantity = ? AND step > ?"
+        bound = (layer, known(quantity).name, int(step))
+        with self._reading() as database:
+            steps = database.execute(f"SELECT count(*) {query}", bound).fetchone()[0]
+            every = max(1, math.ceil((steps - 1) / max(1, most - 1)))
+            numbered = f"SELECT row_number() OVER (ORDER BY step) AS i, step, value, stderr {query}"
+            rows = database.execute(
+                f"SELECT step, value, stderr FROM ({numbered}) WHERE (i - 1) % ? = 0 OR i = ?",
+                (*bound, every, steps),
+            ).fetchall()
+            return [(int(s), _number(v), _number(e)) for s, v, e in rows]
 
     def at(self, quantity: str, layer: str, step: int | None = None) -> Measurement | None:
         """The measurement at `step`; by default the last one with a finite value."""
@@ -224,10 +264,23 @@ def _checked(file: Path, mode: str) -> sqlite3.Connection:
     try:
         if database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
             raise sqlite3.DatabaseError("it was not written by lawful")
+        # A view or a computed column in a table's place would run what its maker wrote.
+        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
+        made = {sql for (sql,) in database.execute("SELECT sql FROM sqlite_master") if sql}
+        if made - _tables():
+            raise sqlite3.DatabaseError("it was not written by lawful: it holds other tables")
     except BaseException:
         database.close()
         raise
     return database
+
+
+@cache
+def _tables() -> frozenset[str]:
+    """The definitions of our tables as SQLite keeps them."""
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.executescript(SCHEMA)
+        return frozenset(sql for (sql,) in database.execute("SELECT sql FROM sqlite_master") if sql)
 
 
 def _load(run: Path, quantity: str, layer: str, step: int) -> np.ndarray:

@@ -202,7 +202,6 @@ _PLAIN = [
     Quantity("entropic_drift", "mean of θ less gradient flow on L, along what F adds to it", "W"),
     Quantity("flow_error", "‖mean of θ − end of the flow‖; the case names the flow", "W"),
     Quantity("reshuffled", "1: every epoch visits each sample once; 0: independent batches"),
-    Quantity("layer_gradient_norm2", "E‖g‖² of a layer over batches, its mean included", "ℓ²/W²"),
     Quantity("gradient_spread", "largest E‖g_i‖² of a layer over the smallest"),
     Quantity("gradient_balance", "η(E‖g_i‖² − E‖g_j‖²) of two layers with a rescaling", "ℓ"),
     Quantity(
@@ -276,6 +275,7 @@ _PLAIN = [
     Quantity("balance_neurons", "‖g‖² in, out, ‖W‖² in, out of every hidden neuron", "1", True),
     # curvature of the probe's loss -------------------------------------------------------------
     Quantity("sharpness", "largest eigenvalue λ_1 of the Hessian of the loss", "ℓ/θ²"),
+    Quantity("sharpness_second", "second eigenvalue λ_2 of the Hessian", "ℓ/θ²"),
     Quantity("sharpness_bound", "‖Hu − λ_1u‖: an eigenvalue of H is no farther than this", "ℓ/θ²"),
     Quantity(
         "sharpness_preconditioned",

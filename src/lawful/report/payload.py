@@ -75,7 +75,7 @@ def payload(run: Run) -> dict[str, Any]:
         "stepsets": stepsets.items,
         "ranks": ranks,
         "meanings": {q: known(q).meaning for q in sorted(set(table["quantity"]))},
-        "phases": [_phase(p) for p in PHASES],
+        "phases": [phase(p) for p in PHASES],
     }
 
 
@@ -218,7 +218,7 @@ def _about(entry: dict[str, Any]) -> str:
     return ", ".join(p for p in parts if p)
 
 
-def _phase(phase: Phase) -> dict[str, Any]:
+def phase(phase: Phase) -> dict[str, Any]:
     return {
         "name": phase.name,
         "assume": ", ".join(phase.assume),

@@ -19,7 +19,7 @@ Derivation. The fixed ends are absorbed: in V′ = M_O⁻¹ V M_I⁻¹, Σ_ε′
 Σ_ε′ ∝ I, sharper than that otherwise.
 
 Saddles. A solution of rank r keeps the r largest s_k of S = (Σ_x^{½}VᵀΣ_εVΣ_x^{½})^{½}, and so
-has alignment ‖s_{≤r}‖/‖s‖ with the full one (for whitened x).
+has alignment ‖s_{≤r}‖/‖s‖ with the full one.
 
 Range. Minimum of L + S as η → 0; noise of full rank independent of x; no weight decay (it competes
 with S at the ratio weight_decay/η); hidden widths at least rank V.

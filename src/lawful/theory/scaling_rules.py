@@ -10,7 +10,7 @@ steps follow, dθ = −∇L dt + (ηΣ/B)^½ dW for SGD. Adam divides by the roo
 which for noise-dominated gradients falls as 1/√B: hence the root.
 
 Validity. The steps must stay small: kηλ₁ ≲ 0.4, with λ₁ the sharpness (of the preconditioned
-Hessian for Adam); at 0.4 the curves differ by some 0.02 in ln L, at 1.7 by 0.3. For Adam, noise must
+Hessian for Adam); at 0.4 curves differ by some 0.02 in ln L, at 1.7 by 0.3. For Adam, noise must
 dominate the gradient, trΣ/(kB) ≫ ‖∇L‖², and memory must outlast a step, k(1 − β₁) < 1. With
 momentum η/(1 − β) takes the place of η.
 

@@ -146,8 +146,11 @@ def race(
         # Between two steps the loss is taken to fall along a straight line.
         part = (before - settings.target) / (before - loss)
         needed = torch.where(crossed, (step - 1 + part).float().nan_to_num(0.0), needed)
-        # A seed is done when another rate could only be slower.
-        if (needed.view(seeds, rates).amin(1) < step).all():
+        # Rates not yet there take at least `step` steps: stop when none can still be the best.
+        if (
+            needed.view(seeds, rates).mean(0).min()
+            <= needed.clamp(max=step).view(seeds, rates).mean(0).min()
+        ):
             break
         before = loss
         picked = torch.randint(len(x), (seeds, batch), generator=draw).repeat_interleave(rates, 0)

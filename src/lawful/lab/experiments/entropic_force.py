@@ -80,7 +80,9 @@ def train(settings: Force, job: Job) -> Run:
     w = world(job.seed)
     sizes = {"reshuffled": settings.reshuffled, "independent": settings.independent}
     group = {"lr": RATES[0], "momentum": 0.0, "weight_decay": 0.0}
-    with job.world(optimizer={"class": "SGD", "groups": [group]}) as writer:
+    with job.world(
+        laws=("entropic_drift",), optimizer={"class": "SGD", "groups": [group]}
+    ) as writer:
         for eta in RATES:
             flows = [flow(w, objective(w, kind, eta), eta) for kind in "LF"]
             for kind, runs in sizes.items():

@@ -23,7 +23,7 @@ Bands. Published with the theory's derivation: ranks exact and singular values w
 (s_i − γ)₊; neurons apart at .95 γ_c and merged at 1.05 γ_c; the ratio of order parameters at .8 and
 .95 γ_c within 1.9–2.2 (√4 = 2 near γ_c); thresholds of deep linear nets, read here as 1e-3
 relative; collapsed share ≤ .05 at η = .15 and ≥ .95 at .3. The rest guards against change.
-About 25 seconds.
+About 15 seconds.
 """
 
 from __future__ import annotations

@@ -17,8 +17,10 @@ eigenvalue and every direction in sample space and destroys what is particular a
 `distinct_neurons`: groups at |C_ij| ≥ .95. Predicted: as many as live neurons, without a mirror.
 
 Expected (bands from trial runs of this very world; theory gives the sign only, except that nothing
-merges without an attracting mirror). Fine-grained merging sets in near λ = 1e-2 here, ten times
-later than in the ResNet; at 1e-3 there is none to speak of. About 40 seconds.
+merges without an attracting mirror). Merging sets in near λ = 1e-2 here, ten times later than in
+the ResNet; at 1e-3 there is none to speak of. At λ = 0, 1e-3, 1e-2, 3e-2 and 3e-2 towards θ₀ the
+share of distinct neurons was 1, 1, .80, .63, 1 on digits and 1, .98, .77, .58, 1 on Fashion-MNIST.
+About 20 seconds.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ class Merging(Settings):
     steps: int = setting(5_000, "Optimiser steps.")
     width: int = setting(64, "Units in a hidden layer.")
     activation: str = setting("relu", "relu or tanh.", ("relu", "tanh"))
-    seeds: int = setting(2, "Networks at every weight decay.")
+    seeds: int = setting(3, "Networks at every weight decay.")
     rotations: int = setting(5, "Random rotations behind the null of one network.")
 
 

@@ -37,7 +37,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...record import Measurement, Run, RunWriter, open_run
@@ -50,6 +52,7 @@ from ..world import averaged, measured_steps, paced
 LATENT, LABELS = 6, 5
 WIDTHS = {"A": (LATENT, 8, 8, LABELS), "B": (LATENT, 12, 10, 9, LABELS)}
 CHUNK = 1000
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class World:
     draw: torch.Generator
 
     @property
-    def task(self) -> tuple[object, object, object]:
+    def task(self) -> tuple[Array, Array, Array]:
         """(V, Σ_x, Σ_ε) as the theory takes them."""
         return self.V.numpy(), torch.eye(LATENT).double().numpy(), self.variances.diag().numpy()
 
@@ -129,7 +132,7 @@ def world(seed: int, copies: int) -> World:
 def train(settings: Platonic, job: Job) -> Run:
     chosen = [c for c in CASES if settings.breaker in ("all", c.breaker) or not c.breaker]
     group = {"lr": settings.learning_rate, "momentum": 0.0, "weight_decay": 0.0}
-    with job.world(optimizer={"class": "SGD", "groups": [group]}) as writer:
+    with job.world(laws=("platonic",), optimizer={"class": "SGD", "groups": [group]}) as writer:
         noiseless_limit(world(job.seed, 1), writer)
         descend(world(job.seed, 1), settings, job, writer)
         stochastic(world(job.seed, len(chosen)), chosen, settings, job, writer)

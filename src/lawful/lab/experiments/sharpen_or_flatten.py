@@ -68,7 +68,9 @@ class Sharpen(Settings):
 def train(settings: Sharpen, job: Job) -> Run:
     group = {"lr": settings.learning_rate, "momentum": 0.0, "weight_decay": 0.0}
     draw = torch.Generator().manual_seed(job.seed)
-    with job.world(optimizer={"class": "SGD", "groups": [group]}) as writer:
+    with job.world(
+        laws=("noise_curvature",), optimizer={"class": "SGD", "groups": [group]}
+    ) as writer:
         net, deviations = networks(settings.replicas)
         copies, when = len(deviations), set(measured_steps(settings.measurements, settings.steps))
         paths = [Path(case) for case in CASES]

@@ -16,12 +16,20 @@ of one side, relative distance, and the paired difference of SGD and GD over ind
 
 Control. GD, and a = 0 where the theorem holds.
 
-What came out (twelve worlds; ± one standard error; no source gives a band, so all bands are set
-from these runs): see `FOUND` below. The linear network is as predicted. At a = .3 the matrices
-become similar under SGD and stay unrelated under GD. At a = 1 they do not become equal under SGD:
-their correlation is higher than under GD by an amount the interval separates from zero, or not,
-as the printed difference says. The figure's claim holds as far as the network is nearly linear.
-About a minute.
+What came out (eight worlds, seed 0, mean ± one standard error, at rest over the last third; no
+source gives a band, so all bands are set from such runs):
+
+    a    SGD           null   GD            null   SGD less GD   distance, SGD
+    0    .997 ± .001   .46    .295 ± .075   .40    .702 ± .074    .08
+    .1   .996 ± .001   .46    .310 ± .084   .41    .685 ± .083    .12
+    .3   .959 ± .013   .45    .341 ± .068   .40    .617 ± .071    .40
+    1    .669 ± .075   .40    .355 ± .075   .36    .315 ± .032   1.13
+
+So the figure is reproduced in kind: similar under SGD, no more than by chance under GD, at every
+gain. But for tanh itself it is a resemblance, not an equation: the two matrices differ by as much
+as they are large. And it takes data enough to keep the network from fitting the noise: with 200
+samples instead of 2,000 nothing comes to rest at a = 1, and both similarities sink below their
+nulls (.24 under SGD, .08 under GD). About 45 seconds.
 """
 
 from __future__ import annotations
@@ -57,8 +65,8 @@ class SameFeatures(Settings):
     )
     worlds: int = setting(8, "Independent data sets, teachers and initial weights at every gain.")
     learning_rate: float = setting(0.005, "η of SGD.")
-    steps: int = setting(80_000, "Steps of SGD; η²·steps ≳ 2 is needed to forget the start.")
-    samples: int = setting(200, "Samples of a data set.")
+    steps: int = setting(60_000, "Steps of SGD; η²·steps ≳ 2 is needed to forget the start.")
+    samples: int = setting(2_000, "Samples of a data set.")
     width: int = setting(5, "Hidden units.")
 
 
@@ -204,15 +212,17 @@ SIMILAR = partial(last, "feature_similarity")
 
 experiment = Experiment(
     name="tanh-same-features",
-    statement="Both layers of a nearly linear tanh net learn the same features by SGD, not by GD.",
+    statement="Both layers of a tanh network learn similar features under SGD, not under GD.",
     settings=SameFeatures,
     train=train,
     bands=(
-        Band("similarity, linear, SGD", 0.96, 1, partial(SIMILAR, "a=0, SGD")),
-        Band("similarity, linear, GD", -0.2, 0.6, partial(SIMILAR, "a=0, GD")),
-        Band("similarity, a = .3, SGD", 0.6, 1, partial(SIMILAR, "a=0.3, SGD")),
-        Band("SGD less GD, a = .3", 0.2, 1, partial(SIMILAR, "a=0.3, SGD less GD")),
-        Band("similarity, tanh, SGD", 0.1, 0.7, partial(SIMILAR, "a=1, SGD")),
-        Band("SGD less GD, tanh", -0.1, 0.5, partial(SIMILAR, "a=1, SGD less GD")),
+        Band("similarity, linear, SGD", 0.97, 1, partial(SIMILAR, "a=0, SGD")),
+        Band("similarity, linear, GD", 0, 0.6, partial(SIMILAR, "a=0, GD")),
+        Band("similarity, a = .1, SGD", 0.95, 1, partial(SIMILAR, "a=0.1, SGD")),
+        Band("similarity, a = .3, SGD", 0.8, 1, partial(SIMILAR, "a=0.3, SGD")),
+        Band("SGD less GD, a = .3", 0.3, 1, partial(SIMILAR, "a=0.3, SGD less GD")),
+        Band("similarity, tanh, SGD", 0.4, 0.9, partial(SIMILAR, "a=1, SGD")),
+        Band("similarity, tanh, GD", 0, 0.6, partial(SIMILAR, "a=1, GD")),
+        Band("SGD less GD, tanh", 0.1, 0.6, partial(SIMILAR, "a=1, SGD less GD")),
     ),
 )

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -87,7 +88,7 @@ def deep_linear(
     """
     weights = [
         gain / a**0.5 * torch.randn(b, a, generator=generator, dtype=torch.float64)
-        for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+        for a, b in pairwise(sizes)
     ]
     spread = [W.expand(copies, *W.shape).clone() for W in weights]
     return DeepLinear(spread, M_in.expand(copies, *M_in.shape), M_out.expand(copies, *M_out.shape))
@@ -115,7 +116,7 @@ def entropic_minimum(
             loss, entropy = loss_and_entropy(weights, net.M_in[0], net.M_out[0], V, Sigma_eps)
             penalty = sum(W.square().sum() for W in weights)
             objective = loss / eta + entropy + decay_over_rate / 2 * penalty
-            objective.backward()  # type: ignore[no-untyped-call]
+            objective.backward()
             return objective
 
         solver.step(closure)

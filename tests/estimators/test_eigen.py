@@ -1,0 +1,100 @@
+"""Eigenvalues, traces and densities of matrices that can be written down."""
+
+import numpy as np
+import pytest
+import torch
+
+from lawful.estimators.eigen import top_eigenpairs, warm_start
+from lawful.estimators.trace import hutch_plus_plus, hutchinson, spectral_density
+
+F64 = torch.float64
+
+
+def matrix(seed, D=300, outliers=(9.0, 7.5, 5.0)):
+    """A Wigner bulk in [−1, 1] with a few outliers."""
+    generator = torch.Generator().manual_seed(seed)
+    A = torch.randn(D, D, dtype=F64, generator=generator) / (2 * D) ** 0.5
+    A = (A + A.T) / 2**0.5 / 2**0.5
+    Q, _ = torch.linalg.qr(torch.randn(D, len(outliers), dtype=F64, generator=generator))
+    return A + Q @ torch.diag(torch.tensor(outliers, dtype=F64)) @ Q.T
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_top_eigenvalues_and_their_bounds(k):
+    for seed in range(20):
+        A = matrix(seed)
+        truth = torch.linalg.eigvalsh(A).flip(0)[:k]
+        found = top_eigenpairs(A.matmul, torch.ones(300, dtype=F64), k=k, tolerance=1e-4)
+        assert found.converged
+        error = (found.values - truth).abs()
+        assert bool((error <= found.bounds).all())
+        assert bool((error < 1e-3 * truth[0]).all())
+        torch.testing.assert_close(found.vectors @ found.vectors.T, torch.eye(k, dtype=F64))
+
+
+def test_float32_and_a_restart():
+    d = torch.linspace(0, 1, 2000)
+    found = top_eigenpairs(lambda v: d * v, torch.ones(2000), tolerance=1e-5, limit=400)
+    assert found.products > 40
+    assert float(found.values[0]) == pytest.approx(1, rel=1e-4)
+
+
+def test_a_warm_start_saves_products():
+    A, B = matrix(0), matrix(0) + 0.02 * matrix(1)
+    first = top_eigenpairs(A.matmul, torch.ones(300, dtype=F64))
+    noise = torch.randn(300, dtype=F64, generator=torch.Generator().manual_seed(0))
+    start = warm_start(first.vectors, noise, noise)
+    warm = top_eigenpairs(B.matmul, start)
+    truth = float(torch.linalg.eigvalsh(B)[-1])
+    assert warm.products <= 4 < first.products
+    assert float(warm.values[0]) == pytest.approx(truth, rel=2e-3)
+
+
+def test_hidden_eigenvectors_need_the_noise():
+    """Started from an exact eigenvector nothing else is seen; `warm_start` mixes the rest in."""
+    d = torch.tensor([1.0, 5.0, *[0.1] * 50], dtype=F64)
+    old = torch.zeros(52, dtype=F64)
+    old[0] = 1
+    assert float(top_eigenpairs(lambda v: d * v, old, least=1).values[0]) == 1
+    noise = torch.ones(52, dtype=F64)
+    found = top_eigenpairs(lambda v: d * v, warm_start(old[None], noise, noise))
+    assert float(found.values[0]) == pytest.approx(5, rel=1e-3)
+
+
+def test_small_and_bad_operators():
+    one = top_eigenpairs(lambda v: 3 * v, torch.ones(1, dtype=F64), k=5)
+    assert one.values.tolist() == [3]
+    zero = top_eigenpairs(lambda v: 0 * v, torch.ones(4, dtype=F64))
+    assert float(zero.values[0]) == 0
+    with pytest.raises(ValueError, match="start is zero"):
+        top_eigenpairs(lambda v: v, torch.zeros(3))
+    with pytest.raises(ValueError, match="at least one"):
+        top_eigenpairs(lambda v: v, torch.ones(3), k=0)
+    with pytest.raises(ArithmeticError, match="not finite"):
+        top_eigenpairs(lambda v: v * float("nan"), torch.ones(3))
+    unfinished = top_eigenpairs(lambda v: torch.arange(99.0) * v, torch.ones(99), limit=3)
+    assert not unfinished.converged
+
+
+def test_traces_are_unbiased_and_their_errors_true():
+    A = matrix(3)
+    truth, zeros = float(A.trace()), torch.zeros(300, dtype=F64)
+    for estimate in (hutchinson, hutch_plus_plus):
+        found = np.array([estimate(A.matmul, zeros, probes=21, seed=s) for s in range(100)])
+        error, stderr = found[:, 0] - truth, found[:, 1]
+        assert abs(error.mean()) < 3 * error.std() / 10
+        assert error.std() == pytest.approx(np.sqrt((stderr**2).mean()), rel=0.3)
+    exact, stderr = hutch_plus_plus(A.matmul, zeros, probes=900)
+    assert exact == pytest.approx(truth)
+    assert stderr == 0
+    with pytest.raises(ValueError, match="at least 3"):
+        hutch_plus_plus(A.matmul, zeros, probes=2)
+
+
+def test_density_has_the_moments_of_the_spectrum():
+    A = matrix(4)
+    values = torch.linalg.eigvalsh(A).numpy()
+    nodes, weights = spectral_density(A.matmul, torch.zeros(300, dtype=F64), steps=20, starts=20)
+    assert weights.sum() == pytest.approx(1)
+    assert nodes.max() == pytest.approx(values[-1], rel=1e-6)
+    assert (nodes**2) @ weights == pytest.approx((values**2).mean(), rel=0.2)
