@@ -22,13 +22,14 @@ from typing import Any
 
 import click
 
-from lawful import estimators
+from lawful import estimators, forecast, instruments, theory
 from lawful.cli import cli, spelled
 from lawful.cli import main as command
 from lawful.lab.experiment import Band, Experiment, experiments
 from lawful.laws import laws
 from lawful.laws.law import Law
-from lawful.record import RELATIONS, VOCABULARY
+from lawful.record import RELATIONS, VOCABULARY, quantity
+from lawful.record.vocabulary import PREDICTED
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -41,7 +42,12 @@ def pages() -> dict[str, str]:
     found = {
         "laws/README.md": law_index(own.values()),
         "quantities.md": quantity_page(own.values()),
-        "estimators.md": estimator_page(estimators),
+        "estimators.md": room_page(estimators, "Estimators", "Pure functions on tensors"),
+        "theory_reference.md": room_page(theory, "Theory, file by file", "Numbers in, numbers out"),
+        "instruments_reference.md": room_page(
+            instruments, "Instruments, file by file", "What attaches to a live model"
+        ),
+        "forecasts.md": room_page(forecast, "Forecasts", "What `lawful predict` says, by theory"),
         "experiments.md": experiment_page(experiments().values()),
         "commands.md": command_page(),
     }
@@ -67,7 +73,7 @@ def readme(text: str, all_laws: Iterable[Law]) -> str:
 
 def law_page(law: Law) -> str:
     """Statement, equation, the page's reasoning, what must be measured, and how to ask."""
-    needs = "\n".join(f"| {_link(q)} | {_cell(VOCABULARY[q].meaning)} |" for q in law.needs)
+    needs = "\n".join(f"| {_link(q)} | {_cell(quantity(q).meaning)} |" for q in law.needs)
     return f"""\
 # `{law.name}`
 
@@ -226,11 +232,11 @@ def _bands(bands: Iterable[Band]) -> str:
     return f"`make test-all` checks:\n\n{head}\n{rows}\n"
 
 
-def estimator_page(room: ModuleType) -> str:
-    """Every file of the room: its reasoning and its public functions."""
+def room_page(room: ModuleType, title: str, sentence: str) -> str:
+    """Every file of a room: its reasoning and its public functions."""
     names = sorted(m.name for m in pkgutil.iter_modules(room.__path__))
     modules = [importlib.import_module(f"{room.__name__}.{name}") for name in names]
-    return "# Estimators\n\nPure functions on tensors, in `lawful.estimators`.\n\n" + "\n".join(
+    return f"# {title}\n\n{sentence}, in `{room.__name__}`.\n\n" + "\n".join(
         f"## `{module.__name__.rpartition('.')[2]}`\n\n{_prose(module)}\n\n{_members(module)}\n"
         for module in modules
     )
@@ -296,8 +302,8 @@ def _paragraph(module: ModuleType | None, start: str) -> str:
     return next(part for part in parts if part.startswith(start))
 
 
-def _link(quantity: str, up: str = "../") -> str:
-    return f"[`{quantity}`]({up}quantities.md#{quantity})"
+def _link(name: str, up: str = "../") -> str:
+    return f"[`{name}`]({up}quantities.md#{name.removesuffix(PREDICTED)})"
 
 
 def _cell(text: str) -> str:

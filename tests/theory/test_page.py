@@ -25,5 +25,5 @@ def test_section_lists_the_functions_of_its_module(name: str) -> None:
     assert {f for row in rows for f in re.findall(r"\w+", row)} == public
 
 
-def test_ten_modules_are_described() -> None:
-    assert len(SECTIONS) == 10
+def test_the_modules_on_symmetry_are_described() -> None:
+    assert len(SECTIONS) >= 10
