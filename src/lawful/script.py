@@ -156,17 +156,21 @@ def _here(target: list[str], wish: Wish) -> int:
     except SystemExit:
         raise
     except BaseException as error:
-        sys.excepthook(type(error), error, _theirs(error.__traceback__))
+        _trim(error)
+        sys.excepthook(type(error), error, error.__traceback__)
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
 
 
-def _theirs(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback from the script's first frame on."""
+def _trim(error: BaseException | None) -> None:
+    """Let the tracebacks of an error, and of those behind it, begin at the script's first frame."""
     ours = {__file__, runpy.__file__, "<frozen runpy>"}
-    while trace is not None and trace.tb_frame.f_code.co_filename in ours:
-        trace = trace.tb_next
-    return trace
+    while error is not None:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename in ours:
+            trace = trace.tb_next
+        error.__traceback__ = trace
+        error = error.__cause__ or error.__context__
 
 
 class Watcher:
@@ -204,8 +208,6 @@ class Watcher:
         for handle in self._handles:
             handle.remove()
         self._leave()
-        if isinstance(error, SystemExit) and error.code in (None, 0):
-            kind = error = trace = None
         if self.observation is None:
             if not self._failed:
                 self._say(
@@ -213,12 +215,15 @@ class Watcher:
                     "of your own is told with observation.advance() in the code)"
                 )
             return
-        if self.observation.step == 0 and kind is None:
+        if self.observation.step == 0:
             self._say(
                 "the optimiser never stepped: what is recorded is of step 0 (a step of your own is "
                 "told with observation.advance() in the code)"
             )
-        self.observation.__exit__(kind, error, trace)
+        if isinstance(error, SystemExit):
+            self.observation.close("failed" if error.code else "finished")
+        else:
+            self.observation.__exit__(kind, error, trace)
         self._say(f"recorded in {self.wish.out}: lawful test {self.wish.out}")
 
     # -- finding the model -----------------------------------------------------------------------
@@ -285,7 +290,9 @@ class Watcher:
         self._listen_no_more()
         before = set() if called is None else set(called._forward_pre_hooks)
         try:
-            self.observation = self._observed(model, optimizer).__enter__()
+            # In the code the door would be open before any mixed precision begins.
+            with torch.autocast(next(model.parameters()).device.type, enabled=False):
+                self.observation = self._observed(model, optimizer).__enter__()
         except Exception as problem:
             self.observation, self._failed = None, True
             self._say(f"nothing is recorded: {problem}")
@@ -530,7 +537,7 @@ def _reduced(node: Any, factor: float) -> tuple[float, list[int]] | None:
         return abs(factor), [math.prod(sizes), *sizes[:1]]
     if kind in ("Mul", "Div"):
         other = getattr(node, "_saved_other", None)
-        if other is None or other.numel() != 1 or not float(other):
+        if other is None or (isinstance(other, Tensor) and other.numel() != 1) or not float(other):
             return None
         factor = factor * float(other) if kind == "Mul" else factor / float(other)
     elif kind not in _PASSING:

@@ -96,7 +96,7 @@ def test_a_step_is_that_of_the_form_with_factors(optimizer):
     factored[4].register_forward_pre_hook(lambda module, args: (args[0] / m,))
     x, y = torch.randn(20, 16), torch.arange(20) % 10
     torch.testing.assert_close(made.model(x), factored(x))
-    groups = [dict(g) for g in made.groups(0.05, optimizer=optimizer, eps=0.0)]
+    groups = [dict(g) for g in made.groups(0.05, optimizer=optimizer, eps=1e-14)]
     swap = dict(zip(made.model.parameters(), factored.parameters(), strict=True))
     rate = {"adam": 0.05, "sgd": 0.05 * m}[optimizer]
     theirs = []
@@ -173,22 +173,20 @@ def test_depth():
     plain = nn.functional.linear(h, made.model.branches[0].weight, made.model.branches[0].bias)
     torch.testing.assert_close(made.model.branches[0](h), plain / 2)
     x, y = torch.randn(64, 16), torch.arange(64) % 10
-    moved = {}
-    for alpha in (1.0, 0.0):
-        for layers in (4, 64):
-            def make(n, layers=layers):
-                return Deep(n, layers)
-            build = trainable(make, base=32, delta=64, lr=3e-3, branches=["branches.*"],
-                              depth=layers / 4, alpha=alpha if layers > 4 else 1.0)  # fmt: skip
-            model, optimizer = build(32, 0)
-            before = model(x).detach()
-            for _ in range(3):
-                optimizer.zero_grad()
-                cross_entropy(model(x), y).backward()
-                optimizer.step()
-            moved[alpha, layers] = float((model(x) - before).square().mean().sqrt())
-    assert moved[1.0, 64] / moved[1.0, 4] == pytest.approx(1, abs=0.5)
-    assert moved[0.0, 64] / moved[0.0, 4] > 2
+
+    def moved(layers, depth):
+        options = {"branches": ["branches.*"], "depth": depth}
+        build = trainable(lambda n: Deep(n, layers), base=32, delta=64, lr=3e-3, **options)
+        model, optimizer = build(32, 0)
+        before = model(x).detach()
+        for _ in range(3):
+            optimizer.zero_grad()
+            cross_entropy(model(x), y).backward()
+            optimizer.step()
+        return float((model(x).detach() - before).square().mean().sqrt())
+
+    assert moved(64, 16) / moved(4, 1) == pytest.approx(1, abs=0.4)
+    assert moved(64, 1) / moved(4, 1) > 2
 
 
 def test_saved_and_loaded_plainly(tmp_path):

@@ -93,17 +93,13 @@ def test_small_random_weights_start_as_if_aligned() -> None:
         error = M - W2 @ W1
         W1, W2 = W1 + eta * W2.T @ error, W2 + eta * error @ W1.T
         step += 1
-    assert eta * step == pytest.approx(
-        dlm.quantile_time(0.5, s[0], dlm.balanced(u0, 2)), rel=0.025
-    )
+    assert eta * step == pytest.approx(dlm.quantile_time(0.5, s[0], dlm.balanced(u0, 2)), rel=0.025)
 
 
 def test_stages_separate_from_small_weights_only() -> None:
     s = (4.0, 2.5, 1.5, 0.8)
     for u0, gaps in ((1e-8, 3), (1e-2, 0)):
-        first, last = (
-            [dlm.quantile_time(q, k, dlm.balanced(u0, 2)) for k in s] for q in dlm.STAGE
-        )
+        first, last = ([dlm.quantile_time(q, k, dlm.balanced(u0, 2)) for k in s] for q in dlm.STAGE)
         assert dlm.separate_stages(first, last) == gaps
 
 

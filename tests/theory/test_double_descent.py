@@ -19,16 +19,16 @@ def test_against_least_squares(p: int) -> None:
         fit = np.linalg.lstsq(x, x @ beta + math.sqrt(s2) * rng.normal(size=n), rcond=None)[0]
         found.append(np.sum((fit - beta) ** 2))
     error = np.std(found) / math.sqrt(len(found))
-    assert np.mean(found) == pytest.approx(
-        excess_risk(n, p, signal=r2, noise=s2), abs=3 * error
-    )
+    assert np.mean(found) == pytest.approx(excess_risk(n, p, signal=r2, noise=s2), abs=3 * error)
 
 
 def test_explodes_at_the_threshold_and_descends_again() -> None:
     risk = [excess_risk(100, p, signal=4.0, noise=1.0) for p in (50, 99, 100, 101, 200)]
     assert risk[1:4] == [math.inf] * 3
     g = best_ratio(4.0, 1.0)
-    around = [excess_risk(10**6, int(f * g * 10**6), signal=4.0, noise=1.0) for f in (0.95, 1, 1.05)]
+    around = [
+        excess_risk(10**6, int(f * g * 10**6), signal=4.0, noise=1.0) for f in (0.95, 1, 1.05)
+    ]
     assert around[1] == min(around)
     assert math.isinf(best_ratio(0.5, 1.0))
 

@@ -37,13 +37,13 @@ def test_the_published_table(side):
 
 
 def test_spectral_form():
-    """Gaussian weights of fan-in n, fan-out m have norm σ(√n + √m): μP gives ∝ √(m/n) and less."""
+    """Gaussian weights of fan-in n, fan-out m have norm σ(√n + √m): μP keeps it near √(m/n)."""
     for a, b in ((4, 4), (1, 4), (4, 1), (8, 2)):
         base = torch.randn(64, 64, generator=torch.Generator().manual_seed(0)) / 8
         wide = torch.randn(64 * b, 64 * a, generator=torch.Generator().manual_seed(0)) / 8
         norm = torch.linalg.matrix_norm(wide * maximal(Growth(a, b), "sgd").init, 2)
         ratio = norm / torch.linalg.matrix_norm(base, 2)
-        assert ratio / math.sqrt(b / a) == pytest.approx(0.85, abs=0.17)
+        assert 0.5 < ratio / math.sqrt(b / a) < 1.2
 
 
 def test_depth():

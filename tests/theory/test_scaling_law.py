@@ -61,6 +61,7 @@ def test_the_optimum_is_the_least_loss_at_that_compute():
     assert np.log(grown) / np.log(100) == pytest.approx(TRUTH.allocation)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth():
     """24 grids of 64 runs with 0.5 % noise, 40 resamples each: alpha is inside in 22 or more."""
     inside = 0

@@ -36,7 +36,7 @@ def test_recursion_is_the_limit_of_wide_networks() -> None:
 def test_no_hidden_layer_is_linear() -> None:
     S, T = relu_kernels(X, X, 0)
     assert np.array_equal(S, T)
-    assert X @ X.T / 5 == pytest.approx(S)
+    assert pytest.approx(S) == X @ X.T / 5
     with pytest.raises(ValueError, match="columns"):
         relu_kernels(X, X[:, :2], 1)
 

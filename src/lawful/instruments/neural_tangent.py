@@ -18,8 +18,8 @@ hashed with random signs into 2^16 buckets (an inner product keeps its mean, and
 about ‖·‖‖·‖/2^8). Buckets and mixtures are the same at every measurement, so changes are compared
 on equal terms; `ntk_sketched` is 1 where anything was sketched.
 
-Samples are taken one by one in the probe's mode; where they see each other (BatchNorm in train
-mode) the kernel is that of the batch.
+In the probe's mode; where samples see each other (BatchNorm in train mode) gradients go through
+the whole batch.
 
 Source: A. Jacot et al., arXiv 1806.07572; alignment, A. Baratin et al., arXiv 2008.00938; hashing,
 M. Charikar, K. Chen, M. Farach-Colton 2002; R. Novak et al., arXiv 2206.08720 (cost).
@@ -28,6 +28,7 @@ M. Charikar, K. Chen, M. Farach-Colton 2002; R. Novak et al., arXiv 2206.08720 (
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map
 
 from ..record import Measurement
@@ -140,41 +142,51 @@ class NeuralTangent:
         cosine = float((kernel * began.kernel).sum() / (kernel.norm() * began.kernel.norm()))
         row("ntk_turn", max(0.0, 1 - cosine))
         moved = {name: theta[name] - began.theta[name] for name in theta}
-        norm2 = [sum(float(t.double().square().sum()) for t in d.values()) for d in (moved, began.theta)]
-        row("weight_change", math.sqrt(norm2[0] / norm2[1]) if norm2[1] else math.nan)
+        row("weight_change", _norm(moved) / _norm(began.theta) if _norm(began.theta) else math.nan)
         for name, h in features.seen.items():
             if name in began.features and began.features[name].shape == h.shape:
                 row("feature_change", _ratio(h - began.features[name], began.features[name]), name)
         gone = output - began.output
         if float(gone.norm()) > 0:
-            _, along = jvp(lambda t: _call_with(model, t, x), (began.theta,), (moved,))
-            row("linearisation_distance", _ratio(gone - along.detach(), gone))
+            row("linearisation_distance", _ratio(gone - _along(model, began, moved), gone))
+
+
+def _along(model: nn.Module, began: _Start, moved: Named) -> Tensor:
+    """J_0 Δw by one forward derivative."""
+    with warnings.catch_warnings():  # torch builds its forward formulas with torch.jit
+        warnings.simplefilter("ignore", DeprecationWarning)
+        found: Any = jvp(lambda t: _call_with(model, t, began.x), (began.theta,), (moved,))
+    return torch.as_tensor(found[1]).detach()
 
 
 def tangent_kernel(
     model: nn.Module, theta: Named, x: Any, *, outputs: int, memory: int = MEMORY, seed: int = 0
 ) -> tuple[Tensor, bool]:
     """(Θ (n, n) in double precision, whether it was sketched) of samples x, outputs = C."""
-    n = next(len(t) for t in _leaves(x))
+    n = len(_leaves(x)[0])
     D = sum(t.numel() for t in theta.values())
-    one = D * n * next(iter(theta.values())).element_size()
-    mix = None
-    if outputs * one > memory:
+    row = D * n * next(iter(theta.values())).element_size()
+    count, directions = outputs, torch.eye(outputs)
+    if outputs * row > memory:
+        count = min(outputs, max(1, min(MIXTURES, memory // row)))
+    if count < outputs:
         generator = torch.Generator().manual_seed(seed)
-        count = min(outputs, max(1, min(MIXTURES, memory // max(one, 1))))
-        if count < outputs:
-            mix = torch.randn(count, outputs, generator=generator) / math.sqrt(count)
-    rows = count if mix is not None else outputs
-    hashed = _Hash(theta, seed) if rows * one > memory else None
-    pieces = [
-        _flat(block, hashed) for block in _jacobian(model, theta, x, outputs, mix, hashed is None)
-    ]
-    # pieces: of each sample (rows, D′); the kernel sums over rows what agrees in them.
-    J = torch.stack(pieces)
-    kernel = torch.zeros(n, n, dtype=torch.float64, device=J.device)
-    for r in range(J.shape[1]):
-        kernel += (J[:, r] @ J[:, r].T).double()
-    return kernel / outputs, mix is not None or hashed is not None
+        directions = torch.randn(count, outputs, generator=generator) / math.sqrt(count)
+    directions = directions.to(next(iter(theta.values())))
+    hashed = count * row > memory
+    if hashed:
+        into = _Hash(theta, seed)
+        samples = _one_by_one(model, theta, x, directions)
+        parts = [torch.stack([into(block).flatten() for block in samples])]
+    else:
+        parts = list(_together(model, theta, x, directions).values())
+    # Flat rows: their products sum over outputs, and over parameters tensor by tensor.
+    kernel = sum((_gram(t.flatten(1)) for t in parts), torch.zeros(n, n, dtype=torch.float64))
+    return kernel / outputs, hashed or count < outputs
+
+
+def _gram(J: Tensor) -> Tensor:
+    return (J @ J.T).double().cpu()
 
 
 def alignment(kernel: Tensor, y: Tensor | None) -> float:
@@ -205,55 +217,47 @@ def targets(y: Any, n: int) -> Tensor | None:
 # -- gradients of samples ------------------------------------------------------------------------
 
 
-def _jacobian(
-    model: nn.Module, theta: Named, x: Any, outputs: int, mix: Tensor | None, together: bool
-) -> Iterator[Named]:
-    """∂f_r/∂θ of one sample after another: by name (rows, …). `together`: all samples at once."""
-    directions = torch.eye(outputs) if mix is None else mix
-    example = next(iter(theta.values()))
-    directions = directions.to(example)
+def _together(model: nn.Module, theta: Named, x: Any, directions: Tensor) -> Named:
+    """∂(ξ_r·f)/∂θ of all samples at once: by name (n, rows, …)."""
 
     def of_sample(sample: Any) -> Named:
         single = tree_map(lambda t: t[None], sample)
-        _, back = vjp(lambda t: _call_with(model, t, single).reshape(-1), theta)
+        back: Any = vjp(lambda t: _call_with(model, t, single).reshape(-1), theta)[1]
         return vmap(lambda xi: back(xi)[0], chunk_size=CHUNK)(directions)
 
-    count = next(len(t) for t in _leaves(x))
-    if together:
+    if not _mixes_samples(model):
         try:
-            blocks = vmap(of_sample)(x)
-        except RuntimeError:  # an operation that cannot be batched: sample by sample
-            together = False
-        else:
-            for i in range(count):
-                yield {name: t[i] for name, t in blocks.items()}
-    if not together:
-        yield from _one_by_one(model, theta, x, directions)
+            return vmap(of_sample)(x)
+        except RuntimeError:
+            pass  # an operation that cannot be batched: one by one then
+    blocks = list(_one_by_one(model, theta, x, directions))
+    return {name: torch.stack([b[name] for b in blocks]) for name in theta}
 
 
 def _one_by_one(model: nn.Module, theta: Named, x: Any, directions: Tensor) -> Iterator[Named]:
-    """The same by plain backward passes, on the graph of the whole batch."""
+    """The same by plain backward passes, a sample at a time: by name (rows, …)."""
     leaves = {name: t.clone().requires_grad_() for name, t in theta.items()}
+    wanted, whole = list(leaves.values()), _mixes_samples(model)
     with torch.enable_grad():
-        output = _call_with(model, leaves, x)
-        for row in output.reshape(len(output), -1):
+        batch = _call_with(model, leaves, x) if whole else None
+        for i in range(len(_leaves(x)[0])):
+            if batch is None:
+                single = tree_map(lambda t, i=i: t[i : i + 1], x)
+                f = _call_with(model, leaves, single).reshape(-1)
+            else:
+                f = batch[i].reshape(-1)
             grads = [
                 torch.autograd.grad(
-                    row @ xi, list(leaves.values()), retain_graph=True, materialize_grads=True,
-                    allow_unused=True,
+                    f @ xi, wanted, retain_graph=True, allow_unused=True, materialize_grads=True
                 )
                 for xi in directions
-            ]  # fmt: skip
-            yield {
-                name: torch.stack([g[i].detach() for g in grads]) for i, name in enumerate(leaves)
-            }
+            ]
+            yield {name: torch.stack([g[k] for g in grads]) for k, name in enumerate(leaves)}
 
 
-def _flat(block: Named, hashed: _Hash | None) -> Tensor:
-    """(rows, D) of one sample, or (rows, BUCKETS) hashed."""
-    if hashed is not None:
-        return hashed(block)
-    return torch.cat([t.flatten(1) for t in block.values()], 1)
+def _mixes_samples(model: nn.Module) -> bool:
+    """Whether a sample's output depends on the batch it is in: BatchNorm in train mode."""
+    return any(isinstance(m, _BatchNorm) and m.training for m in model.modules())
 
 
 class _Hash:
@@ -291,6 +295,10 @@ def _leaves(x: Any) -> list[Tensor]:
 def _ratio(a: Tensor, b: Tensor) -> float:
     size = float(b.double().norm())
     return float(a.double().norm()) / size if size > 0 else math.nan
+
+
+def _norm(a: Named) -> float:
+    return math.sqrt(sum(float(t.double().square().sum()) for t in a.values()))
 
 
 class _Features:

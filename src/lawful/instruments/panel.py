@@ -1,7 +1,8 @@
 """The panel: which instruments the wanted quantities call for, and when each of them looks.
 
     quantities wanted ──► GradientNoise, Charges                       on the training stream
-                          Identities, Mirrors, CriticalDecay, Curvature      on the probe
+                          Identities, Mirrors, CriticalDecay, Curvature,
+                          NeuralTangent                               on the probe
 
 An instrument on the stream has windows of its own: one opens where the schedule says so and
 takes the next `batches` steps (of `every(k)`: the next `batches` scheduled steps), whatever the
@@ -26,12 +27,13 @@ from .identities import Identities
 from .instrument import ProbeInstrument, Rates, Reading, StreamInstrument
 from .maps import LinearMap
 from .mirrors import Mirrors
+from .neural_tangent import NeuralTangent
 from .noise import GradientNoise
 from .tap import Scale
 
 COST = 0.5  # of a batch under a stream instrument, in training steps
 OF_SYMMETRIES = (Charges, Identities, Mirrors, CriticalDecay)
-ON_PROBE = (Identities, Mirrors, CriticalDecay, Curvature)
+ON_PROBE = (Identities, Mirrors, CriticalDecay, Curvature, NeuralTangent)
 
 
 def asks_for_symmetries(wanted: set[str]) -> bool:
@@ -72,6 +74,8 @@ def on_probe(
         found.append(CriticalDecay(symmetries))
     if wanted & Curvature.quantities:
         found.append(Curvature(optimizer, wants=wanted & Curvature.quantities, seed=seed))
+    if wanted & NeuralTangent.quantities:
+        found.append(NeuralTangent(seed=seed))
     return found
 
 

@@ -10,7 +10,8 @@ Families: `canonical` (representation alignment), `collapse` (neural collapse),
 `feature_ansatz` (neural feature ansatz), `equivariance` (identities of a symmetry), `mirror`
 (symmetric states), `symmetry` (charges and noise equilibria), `representation_collapse`
 (contrastive and variational), `noise` (gradient noise, balance, entropic
-force, Hebbian signals) and those of plug-ins (`lawful.laws.registry`).
+force, Hebbian signals), `solvable` (linear modes, kernels, lazy and wide limits, double
+descent) and those of plug-ins (`lawful.laws.registry`).
 """
 
 from . import (  # noqa: F401 (importing a family registers its laws)
@@ -19,23 +20,34 @@ from . import (  # noqa: F401 (importing a family registers its laws)
     collapse,
     compactness,
     deep_linear_balance,
+    deep_linear_modes,
     dissipation,
+    double_descent,
     edge_of_stability,
     entropic,
     equivariance,
     feature_ansatz,
     gradient_balance,
+    greedy_rank,
+    grokking,
     hebbian,
+    kernel_generalization,
+    lazy_rich,
     mirror,
+    mode_connectivity,
+    mup,
     noise_equilibrium,
     noise_scale,
     phases,
     platonic,
+    power_laws,
     representation_collapse,
     scale_drift,
+    scaling_law,
     stationarity,
     symmetry_breaking,
     virial,
+    wide_limit,
 )
 from .law import Condition, Law, Prediction
 from .registry import cite, declare, families, laws, needs, register, select, test

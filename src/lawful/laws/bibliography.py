@@ -268,3 +268,148 @@ PLATONIC = """\
   archivePrefix = {arXiv}
 }
 """
+
+DEEP_LINEAR_MODES = """\
+@article{saxe2013exact,
+  title = {Exact solutions to the nonlinear dynamics of learning in deep linear neural networks},
+  author = {Saxe, Andrew M. and McClelland, James L. and Ganguli, Surya},
+  year = {2013},
+  eprint = {1312.6120},
+  archivePrefix = {arXiv}
+}
+"""
+
+KERNEL_GENERALISATION = """\
+@article{simon2021eigenlearning,
+  title = {The Eigenlearning Framework: A Conservation Law Perspective on Kernel Regression and
+    Wide Neural Networks},
+  author = {Simon, James B. and Dickens, Madeline and Karkada, Dhruva and DeWeese, Michael R.},
+  year = {2021},
+  eprint = {2110.03922},
+  archivePrefix = {arXiv}
+}
+@article{canatar2021spectral,
+  title = {Spectral Bias and Task-Model Alignment Explain Generalization in Kernel Regression and
+    Infinitely Wide Neural Networks},
+  author = {Canatar, Abdulkadir and Bordelon, Blake and Pehlevan, Cengiz},
+  year = {2021},
+  eprint = {2006.13198},
+  archivePrefix = {arXiv}
+}
+"""
+
+LAZY = """\
+@article{chizat2018lazy,
+  title = {On Lazy Training in Differentiable Programming},
+  author = {Chizat, Lenaic and Oyallon, Edouard and Bach, Francis},
+  year = {2018},
+  eprint = {1812.07956},
+  archivePrefix = {arXiv}
+}
+"""
+
+WIDE = """\
+@article{jacot2018neural,
+  title = {Neural Tangent Kernel: Convergence and Generalization in Neural Networks},
+  author = {Jacot, Arthur and Gabriel, Franck and Hongler, Cl{\'e}ment},
+  year = {2018},
+  eprint = {1806.07572},
+  archivePrefix = {arXiv}
+}
+@article{lee2019wide,
+  title = {Wide Neural Networks of Any Depth Evolve as Linear Models Under Gradient Descent},
+  author = {Lee, Jaehoon and others},
+  year = {2019},
+  eprint = {1902.06720},
+  archivePrefix = {arXiv}
+}
+"""
+
+DOUBLE_DESCENT = """\
+@article{hastie2019surprises,
+  title = {Surprises in High-Dimensional Ridgeless Least Squares Interpolation},
+  author = {Hastie, Trevor and Montanari, Andrea and Rosset, Saharon and Tibshirani, Ryan J.},
+  year = {2019},
+  eprint = {1903.08560},
+  archivePrefix = {arXiv}
+}
+"""
+
+CHINCHILLA = """\
+@article{hoffmann2022training,
+  title = {Training Compute-Optimal Large Language Models},
+  author = {Hoffmann, Jordan and Borgeaud, Sebastian and Mensch, Arthur and others},
+  year = {2022},
+  eprint = {2203.15556},
+  archivePrefix = {arXiv}
+}
+@article{besiroglu2024chinchilla,
+  title = {Chinchilla Scaling: A replication attempt},
+  author = {Besiroglu, Tamay and Erdil, Ege and Barnett, Matthew and You, Josh},
+  year = {2024},
+  eprint = {2404.10102},
+  archivePrefix = {arXiv}
+}
+"""
+
+MAXIMAL_UPDATE = """\
+@article{yang2022tensor,
+  title = {Tensor Programs {V}: Tuning Large Neural Networks via Zero-Shot Hyperparameter Transfer},
+  author = {Yang, Greg and Hu, Edward J. and Babuschkin, Igor and Sidor, Szymon and Liu, Xiaodong
+    and Farhi, David and Ryder, Nick and Pachocki, Jakub and Chen, Weizhu and Gao, Jianfeng},
+  year = {2022},
+  eprint = {2203.03466},
+  archivePrefix = {arXiv}
+}
+"""
+
+GROKKING = """\
+@inproceedings{nanda2023progress,
+  title = {Progress measures for grokking via mechanistic interpretability},
+  author = {Nanda, Neel and Chan, Lawrence and Lieberum, Tom and Smith, Jess and Steinhardt, Jacob},
+  booktitle = {International Conference on Learning Representations},
+  year = {2023},
+  eprint = {2301.05217},
+  archivePrefix = {arXiv}
+}
+@article{kumar2023grokking,
+  title = {Grokking as the Transition from Lazy to Rich Training Dynamics},
+  author = {Kumar, Tanishq and Bordelon, Blake and Gershman, Samuel J. and Pehlevan, Cengiz},
+  year = {2023},
+  eprint = {2310.06110},
+  archivePrefix = {arXiv}
+}
+"""
+
+CONNECTIVITY = """\
+@inproceedings{ainsworth2023git,
+  title = {Git Re-Basin: Merging Models modulo Permutation Symmetries},
+  author = {Ainsworth, Samuel K. and Hayase, Jonathan and Srinivasa, Siddhartha},
+  booktitle = {International Conference on Learning Representations},
+  year = {2023},
+  eprint = {2209.04836},
+  archivePrefix = {arXiv}
+}
+"""
+
+DATA_SPECTRA = """\
+@article{stringer2019high,
+  title = {High-dimensional geometry of population responses in visual cortex},
+  author = {Stringer, Carsen and Pachitariu, Marius and Steinmetz, Nicholas and Carandini, Matteo
+    and Harris, Kenneth D.},
+  journal = {Nature},
+  volume = {571},
+  pages = {361--365},
+  year = {2019}
+}
+"""
+
+EXACT_SOLUTIONS = """\
+@article{saxe2013exact,
+  title = {Exact solutions to the nonlinear dynamics of learning in deep linear neural networks},
+  author = {Saxe, Andrew M. and McClelland, James L. and Ganguli, Surya},
+  year = {2013},
+  eprint = {1312.6120},
+  archivePrefix = {arXiv}
+}
+"""

@@ -189,11 +189,12 @@ def _glance(verdicts: Sequence[Verdict], layers: Sequence[str]) -> dict[str, Any
 
 
 def _overview(run: Run) -> list[tuple[str, list[float | None]]]:
-    """Last value of each relation in each layer."""
+    """Last value of each relation in each layer that has one."""
     rows = []
     for layer in run.layers:
         found = [run.at(relation, layer) for relation in RELATIONS]
-        rows.append((layer, [None if m is None else m.value for m in found]))
+        if any(found):
+            rows.append((layer, [None if m is None else m.value for m in found]))
     return rows
 
 

@@ -103,6 +103,8 @@ def tally(verdicts: Iterable[Verdict]) -> list[tuple[str, int]]:
 def _coverage_sentence(
     run: Run, measured: int, waiting: list[Any], unobserved: list[dict[str, Any]], known: bool
 ) -> str:
+    if "layers" not in run.manifest and not known:
+        return f"A simulation: {count(measured, 'case')}, not the layers of a model."
     parts = [f"{count(measured, 'layer')} measured"]
     if waiting:
         parts.append(f"{len(waiting):,} observed but never measured")

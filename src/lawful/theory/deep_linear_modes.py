@@ -6,7 +6,8 @@ layers are aligned with the modes, mode k has a strength a_l in each layer, u = 
     da_l/dt = (u/a_l)(s − u)    ⇒    a_l² − a_m² conserved,    du/dt = (s − u) Σ_l Π_{m≠l} a_m².
 
     balanced (a_l all equal)      du/dt = L u^{2−2/L}(s − u)
-    balanced, L = 2               u = s/(1 + (s/u_0 − 1)e^{−2st}),  t_q = (ln(s/u_0 − 1) + logit q)/2s
+    balanced, L = 2               u = s/(1 + (s/u_0 − 1)e^{−2st})
+                                  t_q = (ln(s/u_0 − 1) + logit q)/2s
     balanced, L > 2, u_0 ≪ s      t_½ ≈ u_0^{−(L−2)/L}/(s(L−2))
     L = 2, c = a_1² − a_2²        du/dt = √(c² + 4u²) (s − u)
 
@@ -29,6 +30,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,7 +112,7 @@ def separate_stages(starts: Sequence[float], ends: Sequence[float]) -> int:
     1
     """
     order = np.argsort(starts)
-    return sum(starts[b] > ends[a] for a, b in zip(order, order[1:], strict=False))
+    return sum(starts[b] > ends[a] for a, b in pairwise(order))
 
 
 def discretisation(eta: float, s: float, depth: int) -> float:

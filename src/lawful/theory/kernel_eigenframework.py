@@ -8,8 +8,8 @@ the data's distribution, target f = Σ v_iφ_i, label noise σ². With κ the so
     test  = E_0 [Σ (1 − L_i)²v_i² + σ²],    E_0 = n/(n − Σ L_i²)     (on noisy labels)
     train = (δ/nκ)² test,                   learnability = Σ L_iv_i²/Σ v_i².
 
-Without ridge Σ L_i = n: samples are shared out among modes. If λ_i ~ i^−a, v_i² ~ i^−b, no noise and
-no ridge, test ~ n^−min(b−1, 2a).
+Without ridge Σ L_i = n: samples are shared out among modes. If λ_i ~ i^−a, v_i² ~ i^−b, without
+noise or ridge, test ~ n^−min(b−1, 2a).
 
 k random features. With z = Σ λ/(λ+g), q = Σ (λ/(λ+g))²:  n = z + δ/κ,  k = z + kκ/g  and
 

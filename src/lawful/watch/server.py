@@ -39,7 +39,7 @@ from .follow import Follower
 MOST = 1_000_000
 PATIENCE = 30.0
 CLIENTS = 64
-PART = 1_300_000
+PART = 900_000
 """Letters of plotly in one answer; the page puts the parts together."""
 
 ENDPOINTS: dict[str, Callable[[Follower, dict[str, str]], Any]] = {

@@ -20,7 +20,7 @@ Controls. β = 0 collapses nothing; fixing the variance moves the threshold as p
 Bands. Five modes: counts 5/3/2/1/0 at β = .3/1/2/3/4.1, and four digits (read as 1e-4 absolute)
 in u, w and σ²: published with the theory's derivation. Those of pictures guard against change: the
 linear net was within one latent of theory at every β, the ReLU net used fewer (10 of 14 at β = .1,
-7 of 10 at .2). A
+6 of 10 at .2). A
 direction of latent space is active when posterior means vary by more than .01 along it (the
 criterion of Burda et al., arXiv:1509.00519, free of the choice of axes). About 20 seconds.
 """
