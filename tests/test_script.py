@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from click.testing import CliRunner
 from torch import nn
 
 from lawful import Run, log_spaced, open_run
+from lawful.cli import cli
 from lawful.script import Wish, held, holder, interpreter, loss_form, schedule_from, trained_by
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -171,12 +173,13 @@ def test_a_step_of_ones_own_is_said(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_done_is_refused_before_the_script_starts(
-    words: list[str], says: str, tmp_path: Path
+    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "held").mkdir()
     (tmp_path / "held" / "manifest.json").write_text("{}")
-    found = observed(*words, cwd=tmp_path)
-    assert found.returncode == 2
+    found = CliRunner().invoke(cli, ["observe", *words])
+    assert found.exit_code == 2
     assert says in found.stderr
     assert found.stderr.count("\n") == 1
 
@@ -192,7 +195,8 @@ X, Y = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), torch.tens
         (lambda f: F.cross_entropy(f, Y, reduction="sum"), ("sum", 1)),
         (lambda f: F.cross_entropy(f, Y, reduction="sum") / torch.tensor(15), ("mean", 3)),
         (lambda f: F.cross_entropy(f, Y, reduction="none").sum() / 5, ("mean", 1)),
-        (lambda f: 0.5 * F.cross_entropy(f, Y), ("mean", 2)),
+        (lambda f: 0.5 * F.cross_entropy(f, Y), ("mean", 1)),
+        (lambda f: F.mse_loss(f, X) / 2 + F.l1_loss(f, X) / 2, ("mean", 2)),
         (lambda f: 0.3 * F.mse_loss(f, X), ("mean", 1)),
         (lambda f: (f - X).square().sum(1).mean(0) + f.abs().sum(), ("mean", 1)),
         (lambda f: F.kl_div(f.log_softmax(1), X.softmax(1), reduction="batchmean"), ("mean", 1)),

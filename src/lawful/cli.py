@@ -15,6 +15,7 @@ import importlib
 import json
 import math
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -549,6 +550,77 @@ def observe(
     sys.exit(code)
 
 
+@cli.command()
+@click.argument("model", metavar="CHECKPOINT|MODEL")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder [runs/NAME].")
+@click.option("--weights", type=click.Path(path_type=Path), help="File of weights for a function.")
+@click.option("--data", metavar="DATA", help="Data set of the lab, a .npz file or an image folder.")
+@click.option(
+    "--loss", type=click.Choice(["cross_entropy", "mse"]), help="Of DATA [by its labels]."
+)
+@click.option("--laws", multiple=True, metavar="NAME", help="Only these; may be repeated.")
+@click.option(
+    "--layers",
+    multiple=True,
+    default=("*",),
+    show_default=True,
+    metavar="GLOB",
+    help="Layers to measure, !GLOB leaves out; may be repeated.",
+)
+@click.option("--samples", type=click.IntRange(min=2), default=2048, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True)
+@click.option(
+    "--step",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Optimiser steps behind the checkpoint.",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@as_json
+def inspect(
+    model: str,
+    out: Path | None,
+    weights: Path | None,
+    data: str | None,
+    loss: str | None,
+    laws: tuple[str, ...],
+    samples: int,
+    batch_size: int,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Measure a trained model once: its weights, and with --data all that a probe can tell.
+
+    CHECKPOINT is a .safetensors or .pt file, or a folder of transformers; MODEL is
+    torchvision:NAME, timm:NAME, transformers:NAME or a function of your own, MODULE:FUNCTION,
+    that returns a model. Files are loaded without running anything in them, or refused.
+
+    \b
+    Example:
+      lawful inspect mymodel:build --weights model.safetensors --data digits --out runs/mine
+    """
+    from . import inspect as room
+    from .record import RecordError
+
+    out = out or Path("runs") / re.sub(r"[^\w.-]+", "-", Path(model).stem)
+    with refusals(ValueError, LookupError, RecordError):
+        loaded = room.load(model, weights)
+        batches, of = (None, None) if data is None else probed(loaded, data, samples, batch_size)
+        room.inspect(
+            loaded,
+            out,
+            laws=laws or None,
+            batches=batches,
+            loss=losses()[loss] if loss else of,
+            **options,
+        )
+    if as_json:
+        emit({"model": model, "run": str(out)})
+    else:
+        click.echo(out)
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The command `lawful`: run it and leave with one of the exit codes above."""
     try:
@@ -693,6 +765,36 @@ def case_for(model: str, data: str | None, seed: int) -> tuple[Any, Any, Any]:
     if getattr(like, "ndim", 0) and like[0].numel() == x[0].numel():
         x = x.reshape(len(x), *like.shape[1:])
     return built, (x, y), loss
+
+
+def probed(loaded: Any, data: str, samples: int, size: int) -> tuple[list[tuple[Any, Any]], Any]:
+    """Batches of a data set as the model takes them, and the loss that its labels ask for."""
+    from torch import nn
+
+    from .lab import datasets
+
+    with refusals(ValueError, datasets.DataNotFound):
+        found = datasets.load(data)
+    x, y = found.x_train[:samples], found.y_train[:samples]
+    first = (
+        next((m for m in loaded.model.modules() if not any(m.children())), None)
+        if loaded.model is not None
+        else None
+    )
+    if isinstance(first, nn.Linear) and first.in_features == x[0].numel():
+        x = x.flatten(1)
+    batches = [(x[i : i + size], y[i : i + size]) for i in range(0, len(x), size)]
+    return batches, losses()["cross_entropy" if found.classes else "mse"]
+
+
+def losses() -> dict[str, Any]:
+    """Mean losses of an output, which may be a tensor or hold it as `logits`."""
+    from torch.nn.functional import cross_entropy, mse_loss
+
+    return {
+        "cross_entropy": lambda f, y: cross_entropy(rows(getattr(f, "logits", f)), y),
+        "mse": lambda f, y: mse_loss(f.logits if hasattr(f, "logits") else f, y),
+    }
 
 
 def rows(output: Any) -> Any:

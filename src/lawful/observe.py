@@ -38,7 +38,8 @@ from torch.optim.optimizer import (
 
 from . import laws as law_room
 from .instruments import panel
-from .instruments.instrument import Reading
+from .instruments.distributed import ALONE, NoPen, ranks_of, sharded, unwrapped
+from .instruments.instrument import Reading, rates_of
 from .instruments.layers import Heads, LayerMoments, Unobserved, survey
 from .instruments.probe import Probe, Wants, run_probe
 from .instruments.readings import Label
@@ -86,6 +87,8 @@ def observe(
     """Attach the instruments that the laws need to a training run.
 
     model:      any `nn.Module`, compiled or not; attach before a compiled model's first call.
+                In `DistributedDataParallel` or after `fully_shard`, every process attaches, and
+                closes; what they see is merged, and the first one writes.
     out:        the run folder, new or empty.
     laws:       a family (`canonical`, `collapse`, `feature_ansatz`), a law, globs, or a list.
     optimizer:  the optimiser whose steps count; left out, whichever one holds the parameters.
@@ -158,7 +161,9 @@ class Observation:
     ) -> None:  # fmt: skip
         # A probe runs the model eagerly, with hooks of its own for that time only.
         self._compiled = probe is None and any(map(_is_compiled, model.modules()))
-        self.model = getattr(model, "_orig_mod", model)
+        self.model, self.ranks = unwrapped(model), ranks_of(model)
+        if probe is not None and any(map(sharded, self.model.parameters())):
+            raise ValueError("probe=: a model in shards is measured on its training stream only")
         self.out, self.laws, self.schedule, self.probe, self.seed = out, laws, schedule, probe, seed
         self.optimizer, self.scaler, self.resume = optimizer, scaler, resume
         self.step = first_step
@@ -171,6 +176,7 @@ class Observation:
             self.model, maps, self._scale, heads=heads,
             rows=window if window is not None else schedule.rows, seed=seed,
             batch_dim=batch_dim, normalise=normalise, matrices=keep == "matrices",
+            ranks=self.ranks if probe is None else ALONE,
         )  # fmt: skip
         self._layered = not laws or bool(needs & LayerMoments.quantities)
         self.symmetries = self._symmetries(needs, symmetries)
@@ -184,13 +190,14 @@ class Observation:
         )
         self._balance = [Steadiness(m.d_a, seed=seed) for m in maps] if probe else []
         self._extra = extra | {"reduction": reduction, "normalised": normalise}
-        self._writer: RunWriter | None = None
+        self._writer: RunWriter | NoPen | None = None
         self._handles: list[Any] = []
         # A probe measures at one step; the batches after it tell about the norm balance.
         self._consecutive = schedule.consecutive or probe is not None
         self._open = False  # a window is open
         self._opened_at = 0
         self._measuring = False  # the coming batch is taken in
+        self._not_before = 0  # of several processes: the step the first one has named
         self._work = Work(schedule)
         self._pending: dict[str, float] = {}
         self._reported: set[tuple[str, str]] = set()
@@ -220,7 +227,11 @@ class Observation:
     # -- life ----------------------------------------------------------------------------------
 
     def __enter__(self) -> Observation:
-        self._writer = RunWriter.create(self.out, self._manifest(), resume=self.resume)
+        self._writer = NoPen()
+        written = self.ranks.lead(
+            lambda: RunWriter.create(self.out, self._manifest(), resume=self.resume)
+        )
+        self._writer = written or NoPen()
         try:
             self._attach()
         except BaseException as problem:  # `__exit__` is not called for an error in here
@@ -239,6 +250,9 @@ class Observation:
                     tap.problem = "a compiled nn.MultiheadAttention does not show its projections"
                 tap.prepare()
             self.layers.hooks.place()
+        if self.ranks.size > 1 and self._watches:
+            self._watches = []
+            self._tell("", "warning", "gradient noise and charges are not merged over processes")
         if self._compiled and self._watches:
             self._watches = []
             self._tell("", "warning", "gradient noise and charges are not seen in a compiled model")
@@ -269,7 +283,7 @@ class Observation:
         self.layers.hooks.lift()
         for watch in self._watches:
             watch.instrument.lift()
-        self._guarded(self._finish)
+        self._guarded(partial(self._finish, status))
         try:
             self._writer.update_manifest(
                 status=status,
@@ -365,7 +379,7 @@ class Observation:
         if any(watch.looking for watch in self._watches):
             self._guarded(self._watch_gradients)
         if self._measuring:
-            self._guarded(self._end_of_measured_batch)
+            self._attempt(self._end_of_measured_batch)
 
     def _after_update(self, *_: object) -> None:
         self.step += 1
@@ -375,7 +389,7 @@ class Observation:
         self._prepare_step()
 
     def _watch_gradients(self) -> None:
-        rates, divisor = panel.rates_of(self.optimizer), getattr(self.optimizer, "grad_scale", None)
+        rates, divisor = rates_of(self.optimizer), getattr(self.optimizer, "grad_scale", None)
         for watch in self._watches:
             watch.before(self.step, rates, 1.0 if divisor is None else float(divisor))
 
@@ -396,21 +410,33 @@ class Observation:
 
     def _prepare_step(self) -> None:
         """Decide whether the coming batch is measured, and put hooks on or take them off."""
-        if self._layered or self.probe is not None:
+        probing = self.probe is not None and self.ranks.first  # its samples are the same for all
+        if probing or (self._layered and self.probe is None):
             self._prepare_window()
         for watch in self._watches:  # after a probe, whose passes they are not to see
             watch.prepare(self.step)
 
     def _prepare_window(self) -> None:
         if not self._open:
-            if self.schedule.opens(self.step) and self._work.affords(self.layers, self.step):
-                self._guarded(self._open_window)
+            if self.schedule.opens(self.step) and self._affords():
+                self._attempt(self._open_window)
             self._measuring = self._open
         elif self._consecutive:
             self._measuring = True
         else:
             self._measuring = self.schedule.opens(self.step)
         self._listen(self._measuring and self.probe is None)
+
+    def _affords(self) -> bool:
+        if self.layers.ranks.size > 1:
+            return self.step >= self._not_before
+        return self._work.affords(self.layers, self.step)
+
+    def _attempt(self, action: Callable[[], None]) -> None:
+        """Go on with the window; where that fails it is closed unread."""
+        if not self._guarded(action):
+            self._open = self._measuring = False
+            self._listen(False)
 
     def _listen(self, on: bool) -> None:
         self.layers.listen(on)
@@ -421,7 +447,9 @@ class Observation:
 
     def _open_window(self) -> None:
         if self._work.evidence_due:
-            self._read_owed(spectra=False)  # before the sums it needs are started anew
+            self._guarded(
+                partial(self._read_owed, spectra=False)
+            )  # before the sums it needs are started anew
         self._opened_at = self.step
         self._open = True
         if self.probe is None:
@@ -438,9 +466,10 @@ class Observation:
                 # A fused optimiser is handed gradients that are still scaled.
                 divisor = getattr(self.optimizer, "grad_scale", None)
                 divisor = 1.0 if divisor is None else divisor
-                self.layers.end_of_batch(self._rates(), self._work.planned, divisor)
-                if self._compiled:
-                    self.layers.collect()
+                with self.layers.together():
+                    self.layers.end_of_batch(self._rates(), self._work.planned, divisor)
+                    if self._compiled:
+                        self.layers.collect()
                 count, enough = self.layers.batches, self.layers.full()
             else:
                 self._add_balance()
@@ -461,13 +490,22 @@ class Observation:
         self._read_layers(self._opened_at if self._consecutive else self.step)
 
     def _read_layers(self, step: int) -> None:
+        self.layers.merge()
+        try:
+            self._read_merged(step)
+        finally:
+            # The work of a reading is the first process's: it says when it can afford the next.
+            next_window = self._work.not_before(self.layers, self.step)
+            self._not_before = self.layers.ranks.say(next_window)
+
+    def _read_merged(self, step: int) -> None:
         spectra = self._work.affords_spectra(self.layers, self.step)
         readings, arrays, problems = self.layers.read(
             step, exponents=self._work.first, spectra=spectra, decays=self._decays()
         )
         for layer, message in problems:
             self._tell(layer, "warning", message)
-        if not readings and not problems:
+        if not readings and not problems and self.ranks.first:
             self._tell("", "warning", "no gradient reached any observed layer in this window")
         rates = next(iter(self._rates().values()), None)
         rows = [Measurement(step, "", "overhead", self._work.overhead())]
@@ -484,7 +522,7 @@ class Observation:
         for message in problems:
             self._tell("", "warning", message)
         self._write(self.step, [replace(m, step=self.step) for m in extra], {})
-        rates = panel.rates_of(self.optimizer) if self._probing else {}
+        rates = rates_of(self.optimizer) if self._probing else {}
         self._tell_readings(
             instrument.measure(self.step, self.model, self.probe, rates)
             for instrument in self._probing
@@ -507,8 +545,10 @@ class Observation:
         if rows:
             self._write(self._opened_at, rows, {})
 
-    def _finish(self) -> None:
+    def _finish(self, status: str) -> None:
         """What is left at the end: a half-filled window, spectra put off, a last probe."""
+        # Of several processes the others may be gone, unless all of them came to the end.
+        merging = self.ranks.size == 1 or status == "finished"
         for watch in self._watches:
             self._tell_readings(watch.close(self.step))
         if not self._layered and self.probe is None:
@@ -518,7 +558,7 @@ class Observation:
                 self._read_balance()
             if self._opened_at != self.step or not self._open:
                 self._read_probe()
-        elif self._open and (self.layers.enough() or not self._work.settled):
+        elif self._open and merging and (self.layers.enough() or not self._work.settled):
             # Too few rows are read only when nothing better was. The optimiser has moved once
             # since the last batch of the window: `drift` says so.
             self._read_layers(self._opened_at if self._consecutive else self.step)
@@ -568,7 +608,7 @@ class Observation:
         if (layer, about or message) in self._reported:
             return
         self._reported.add((layer, about or message))
-        if kind != "info":
+        if kind != "info" and (self.ranks.first or kind == "error"):
             where = f"layer {layer!r}: " if layer else ""
             told = f"lawful, step {self.step}: {where}{message}"
             warnings.warn(told, LawfulWarning, stacklevel=4)
@@ -576,18 +616,18 @@ class Observation:
             with contextlib.suppress(RecordError):  # the warning has told it already
                 self._writer.event(self.step, layer, kind, message)
 
-    def _guarded(self, action: Callable[[], Any]) -> None:
-        """Run our own work so that a failure of it does not end the training run."""
+    def _guarded(self, action: Callable[[], Any]) -> bool:
+        """Run our own work so that a failure of it does not end the training run; was it well?"""
         try:
             action()
+        except RecordError as problem:
+            self._tell("", "error", str(problem), about="the record cannot be written")
+            return False
         except Exception as problem:
-            self._open = self._measuring = False
-            self._listen(False)
-            if isinstance(problem, RecordError):
-                self._tell("", "error", str(problem), about="the record cannot be written")
-                return
             what = f"measuring failed and is passed over: {type(problem).__name__}: {problem}"
             self._tell("", "error", what)
+            return False
+        return True
 
     def _coverage(self) -> list[Any]:
         """The modules not observed, with those that turned out not to be."""
@@ -645,7 +685,7 @@ class Observation:
             "unobserved": [asdict(u) for u in self.unobserved],
             "environment": {
                 "python": platform.python_version(), "torch": torch.__version__,
-                "platform": platform.platform(), "device": device,
+                "platform": platform.platform(), "device": device, "processes": self.ranks.size,
             },
             "status": "running",
             "steps": self.step,

@@ -504,46 +504,72 @@ def loss_form(loss: Tensor, scale: float = 1.0) -> tuple[str, int] | None:
 
     scale: a factor to take off, that of a loss scaler.
 
-    A sum divided by its number of terms, or of samples, and then by k, is a mean divided by k.
+    What a mean is divided by is the micro-batches, what it is multiplied by its weight. A sum
+    divided by its number of terms, or of samples, and then by k, is a mean divided by k.
 
     >>> x = torch.ones(6, requires_grad=True)
     >>> loss_form(x.square().mean() / 4), loss_form(x.sum()), loss_form(x.sum() / 6)
     (('mean', 4), ('sum', 1), ('mean', 1))
     """
-    found = _reduced(loss.grad_fn, 1.0 / scale)
+    found = _reduced(loss.grad_fn, 1.0 / scale, 1.0, None)
     if found is None:
         return None
-    factor, counts = found
-    if not counts:
-        return "mean", _whole(1 / factor) or 1
+    if not found.counts:
+        return "mean", _whole(found.divisor) or _whole(found.outer) or 1
+    factor = abs(found.factor / found.divisor)
     if math.isclose(factor, 1.0, rel_tol=1e-5):
         return "sum", 1
-    divided = (_whole(1 / (factor * n)) for n in counts if n)
+    divided = (_whole(1 / (factor * n)) for n in found.counts if n)
     return next((("mean", k) for k in divided if k), None)
 
 
-def _reduced(node: Any, factor: float) -> tuple[float, list[int]] | None:
-    """|factor| before the reduction, and the counts a sum may be divided by (none: a mean)."""
+@dataclass(frozen=True)
+class _Reduction:
+    """What a loss is multiplied and divided by after its reduction (outer: after the last sum of
+    terms), and the counts by which a sum becomes a mean; none of them for a mean.
+    """
+
+    factor: float
+    divisor: float
+    outer: float
+    counts: list[int]
+
+
+def _reduced(node: Any, factor: float, divisor: float, outer: float | None) -> _Reduction | None:
+    """Go down the graph of a loss to its reduction."""
     if node is None:
         return None
     kind = node.name().rstrip("0123456789").removesuffix("Backward")
-    reduction = getattr(node, "_saved_reduction", None)
-    if reduction == MEAN or kind == "Mean":
-        return abs(factor), []
-    if reduction == SUM:
-        return abs(factor), list(_targets(node))
-    if kind == "Sum":
-        sizes = node._saved_self_sym_sizes
-        return abs(factor), [math.prod(sizes), *sizes[:1]]
+    counts = _counts(node, kind)
+    if counts is not None:
+        return _Reduction(factor, divisor, divisor if outer is None else outer, counts)
     if kind in ("Mul", "Div"):
         other = getattr(node, "_saved_other", None)
         if other is None or (isinstance(other, Tensor) and other.numel() != 1) or not float(other):
             return None
-        factor = factor * float(other) if kind == "Mul" else factor / float(other)
+        if kind == "Mul":
+            factor *= float(other)
+        else:
+            divisor *= float(other)
     elif kind not in _PASSING:
         return None
-    parents = (_reduced(parent, factor) for parent, _ in node.next_functions)
+    if kind in ("Add", "Sub") and outer is None:
+        outer = divisor
+    parents = (_reduced(parent, factor, divisor, outer) for parent, _ in node.next_functions)
     return next((found for found in parents if found is not None), None)
+
+
+def _counts(node: Any, kind: str) -> list[int] | None:
+    """Empty for a mean; by what a sum may be divided; None when this is no reduction."""
+    reduction = getattr(node, "_saved_reduction", None)
+    if reduction == MEAN or kind == "Mean":
+        return []
+    if reduction == SUM:
+        return list(_targets(node))
+    if kind == "Sum":
+        sizes = node._saved_self_sym_sizes
+        return [math.prod(sizes), *sizes[:1]]
+    return None
 
 
 _PASSING = {"Add", "Sub", "Neg", "ToCopy", "Clone", "Alias", "View", "Squeeze", "Unsqueeze"}
@@ -554,6 +580,7 @@ def _targets(node: Any) -> Iterator[int]:
     """What a summed loss may be divided by: targets that count, all of them, samples."""
     target = getattr(node, "_saved_target", None)
     if target is None:
+        yield 0  # a sum all the same
         return
     ignored = getattr(node, "_saved_ignore_index", None)
     if ignored is not None:  # kept unsigned

@@ -43,11 +43,24 @@ def test_a_warm_start_saves_products():
     A, B = matrix(0), matrix(0) + 0.02 * matrix(1)
     first = top_eigenpairs(A.matmul, torch.ones(300, dtype=F64))
     noise = torch.randn(300, dtype=F64, generator=torch.Generator().manual_seed(0))
-    start = warm_start(first.vectors, noise, noise)
+    start = warm_start(first.onward, noise, noise)
     warm = top_eigenpairs(B.matmul, start)
     truth = float(torch.linalg.eigvalsh(B)[-1])
     assert warm.products <= 4 < first.products
     assert float(warm.values[0]) == pytest.approx(truth, rel=2e-3)
+
+
+def test_neighbours_that_change_places_are_both_in_sight():
+    """λ_1 and λ_2 swap between two solves; the gradient knows neither."""
+    d = torch.cat([torch.linspace(-0.2, 0.2, 98, dtype=F64), torch.tensor([1.00, 1.05], dtype=F64)])
+    gradient = (torch.arange(100) < 98).to(F64)
+    noise = torch.randn(100, dtype=F64, generator=torch.Generator().manual_seed(0))
+    first = top_eigenpairs(lambda v: d * v, noise, tolerance=1e-4)
+    assert float(first.values[0]) == pytest.approx(1.05, rel=1e-4)
+    swapped = torch.cat([d[:98], d[[99, 98]]])
+    found = top_eigenpairs(lambda v: swapped * v, warm_start(first.onward, gradient, noise))
+    assert float(found.values[0]) == pytest.approx(1.05, rel=1e-3)
+    assert found.products <= 5
 
 
 def test_hidden_eigenvectors_need_the_noise():

@@ -1,4 +1,4 @@
-"""The tangent kernel against Jacobians by brute force; changes, sketches, and what cannot be had."""
+"""The tangent kernel against Jacobians by brute force; changes, sketches, bad input."""
 
 from __future__ import annotations
 

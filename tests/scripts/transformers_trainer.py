@@ -3,7 +3,7 @@
 import tempfile
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+from transformers import GPT2Config, GPT2LMHeadModel, PrinterCallback, Trainer, TrainingArguments
 
 
 class Text(torch.utils.data.Dataset):
@@ -25,6 +25,7 @@ with tempfile.TemporaryDirectory() as folder:
         disable_tqdm=True,
     )  # fmt: skip
     trainer = Trainer(model, arguments, train_dataset=Text())
+    trainer.remove_callback(PrinterCallback)  # it prints how long training took
     trainer.train()
 for entry in trainer.state.log_history:
     print(entry["step"], entry.get("loss"), entry.get("grad_norm"))

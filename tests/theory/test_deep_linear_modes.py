@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_descent_follows_within_one_and_a_half_steps_of_discretisation(depth: in
     U, V = (np.linalg.qr(rng.normal(size=(d, d)))[0][:, :4] for _ in range(2))
     M, u0 = U @ np.diag(s) @ V.T, 1e-3
     R = [V, *(np.linalg.qr(rng.normal(size=(d, d)))[0][:, :4] for _ in range(depth - 1)), U]
-    W = [u0 ** (1 / depth) * b @ a.T for a, b in zip(R, R[1:], strict=False)]
+    W = [u0 ** (1 / depth) * b @ a.T for a, b in pairwise(R)]
     worst = 0.0
     for step in range(int(8 / eta)):
         product = W[0]

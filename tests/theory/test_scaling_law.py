@@ -69,7 +69,7 @@ def test_intervals_cover_the_truth():
         data = grid(0.005, seed)
         law = fit(*data, starts=4)
         refits = bootstrap(law, *data, resamples=40, seed=seed)
-        low, high = interval(law.alpha, refits[:, 3])
+        low, high = interval(law.alpha, refits[:, 3], 64)
         inside += low <= TRUTH.alpha <= high
     assert inside >= 22
 

@@ -1,4 +1,4 @@
-"""A real browser for the tests: headless Chromium, spoken to through a pipe (the DevTools protocol).
+"""A real browser for the tests: headless Chromium, told what to do through a pipe (DevTools).
 
 Real time passes in it, unlike under `--virtual-time-budget`, so that a page can follow a run.
 """

@@ -5,8 +5,9 @@ top, to zero beyond n. Directions taken from one half and variances from the oth
 
     λ_i = u_iᵀ C₂ u_i,    C₁ u_i = μ_i u_i,    averaged over both ways and several splits,
 
-are unbiased variances along directions that are themselves off: no noise floor, and the spread
-between splits shows the error. Zero and negative values mean: nothing left here.
+are unbiased variances, but along directions that are themselves off: no noise floor (of equal
+variances it reads a flat spectrum), and a slope a little steep where the plain spectrum's is a
+little flat. For i^−1.5, n = 300, d = 1000, ranks 3–30: 1.54 ± .03 and 1.465 ± .03. They bracket.
 
 Zipf. f_r, the frequency of the r-th most frequent token.
 

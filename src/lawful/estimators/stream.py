@@ -32,6 +32,7 @@ class MomentStream:
 
     def __init__(self, d_a: int, d_b: int, *, seed: int = 0) -> None:
         self.d_a, self.d_b = d_a, d_b
+        self.keep = KEEP_CLUSTERS  # less where several processes keep them together
         self._generator = torch.Generator().manual_seed(seed)
         self._sums: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         self._counts: tuple[Tensor, ...] = ()  # traced since the last `collect`: clusters, rows
@@ -128,8 +129,7 @@ class MomentStream:
         if not self.rows or self._sums is None:
             return None
         H, G, h_sum, g_sum = self._sums
-        shape = self._kept[-1][0].shape[1] if self._kept else 0
-        kept = [(h, g) for h, g in self._kept if h.shape[1] == shape]
+        kept = self._alike()
         return Moments(
             H=symmetrise(H),
             G=symmetrise(G),
@@ -140,6 +140,23 @@ class MomentStream:
             kept_h=torch.cat([h for h, _ in kept]),
             kept_g=torch.cat([g for _, g in kept]),
         )
+
+    def ages(self) -> list[int]:
+        """How many batches ago each kept cluster of `moments` was taken in, the oldest first."""
+        kept = self._alike()
+        return [len(kept) - 1 - i for i, (h, _) in enumerate(kept) for _ in range(len(h))]
+
+    def replace(self, m: Moments) -> None:
+        """Hold these moments instead of one's own, until the next `reset`."""
+        for total, value in zip(self._buffers(m.H), (m.H, m.G, m.h_sum, m.g_sum), strict=True):
+            total.copy_(value)
+        self.rows, self.clusters = m.rows, m.clusters
+        self._kept = [(m.kept_h, m.kept_g)]
+
+    def _alike(self) -> list[tuple[Tensor, Tensor]]:
+        """The kept clusters with as many rows as the latest."""
+        shape = self._kept[-1][0].shape[1] if self._kept else 0
+        return [(h, g) for h, g in self._kept if h.shape[1] == shape]
 
     def _buffers(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
@@ -155,13 +172,13 @@ class MomentStream:
         if T > KEEP_ROWS:
             rows = torch.randperm(T, generator=self._generator)[:KEEP_ROWS].to(h.device)
             h, g = h[:, rows], g[:, rows]
-        stride = -(-k // KEEP_CLUSTERS)  # a batch may be shuffled or sorted: thin it evenly
+        stride = -(-k // self.keep)  # a batch may be shuffled or sorted: thin it evenly
         return h[::stride], g[::stride]
 
     def _remember(self, h: Tensor, g: Tensor) -> None:
         """Keep these, and of the earlier batches only the latest that are still needed."""
         self._kept.append((h.clone(), g.clone()))
-        while sum(x.shape[0] for x, _ in self._kept[1:]) >= KEEP_CLUSTERS:
+        while sum(x.shape[0] for x, _ in self._kept[1:]) >= self.keep:
             self._kept.pop(0)
 
     def _join(self, h: Tensor, g: Tensor) -> None:

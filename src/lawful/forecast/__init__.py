@@ -22,13 +22,31 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from . import linear_network, mirror_collapse, noise_equilibrium, scale_invariance, warm_up
+from . import (
+    kernel_curve,
+    lazy_rich,
+    linear_network,
+    mirror_collapse,
+    mode_times,
+    noise_equilibrium,
+    scale_invariance,
+    warm_up,
+)
 from .case import OPTIMIZERS, Case, Training, case_of
 from .forecast import Forecast
 
 FAMILIES: dict[str, Callable[[Case], list[Forecast]]] = {
     module.THEORY: module.forecasts
-    for module in (linear_network, noise_equilibrium, scale_invariance, mirror_collapse, warm_up)
+    for module in (
+        linear_network,
+        mode_times,
+        noise_equilibrium,
+        scale_invariance,
+        mirror_collapse,
+        warm_up,
+        lazy_rich,
+        kernel_curve,
+    )
 }
 
 

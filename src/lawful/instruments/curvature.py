@@ -13,9 +13,9 @@ the gradient of the *valley's* floor, and the squared oscillation that would hol
 and costs about two products.
 
 Every eigenvalue comes with a rigorous bound ‖Hu − Su‖ and is warm-started from the last solve; one
-that did not converge is recorded and told. H is that of the probe's loss on the probe's samples,
-in the probe's mode: exact for them, so its error is no sampling error. What S would be on other
-samples, it does not say.
+that did not converge is recorded and told. The first solve has no past to be compared with and is
+held to 10⁻⁴. H is that of the probe's loss on the probe's samples, in the probe's mode: exact for
+them, so its error is no sampling error. What S would be on other samples, it does not say.
 
 Source of S against η: J. Cohen et al., arXiv 2103.00065; method: `estimators.eigen`, `.trace`.
 """
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -41,6 +42,8 @@ from .probe import Probe
 PLAIN = ("sharpness", "sharpness_bound", "sharpness_second", "spectrum_hessian")
 EDGE = ("edge_ratio", "sharpness_preconditioned", "sharpness_preconditioned_bound")
 SHARPENING = ("sharpening_rate", "sharpness_slope", "oscillation2")
+
+COLD = 1e-4  # tolerance of a solve without a past: `estimators.eigen` on misconvergence
 
 
 class Curvature:
@@ -77,7 +80,7 @@ class Curvature:
             raise ValueError(f"wants={sorted(unknown)}: choose from {sorted(self.quantities)}")
         self.optimizer, self.wants, self.seed = optimizer, frozenset(wants), seed
         self.k, self.probes, self.tolerance, self.memory = k, probes, tolerance, memory
-        self.last: dict[str, Tensor] = {}  # eigenvectors of the last solve of each operator
+        self.last: dict[str, Tensor] = {}  # where the last solve of each operator ended
 
     def measure(
         self, step: int, model: nn.Module, probe: Probe, rates: Mapping[nn.Parameter, Rates]
@@ -160,10 +163,7 @@ class _Look:
         """The solve with P; without one, H shifted by a common λ is the solve of H."""
         if plain is None or not P.plain or float(P.decay.max() - P.decay.min()) > 0:
             return self.solve("P", P.around(self.surface.hessian), 1)
-        return Eigenpairs(
-            plain.values + float(P.decay[0]), plain.vectors, plain.bounds, plain.errors,
-            plain.converged, plain.products,
-        )  # fmt: skip
+        return replace(plain, values=plain.values + float(P.decay[0]))
 
     def sharpening(self, plain: Eigenpairs) -> None:
         u, S = plain.vectors[0], float(plain.values[0])
@@ -206,11 +206,11 @@ class _Look:
         if last is not None and last.shape[1] != len(gradient):
             last = None  # the trained parameters have changed
         start = warm_start(last, gradient, noise)
-        tolerance = self.of.tolerance
+        tolerance = self.of.tolerance if last is not None else min(COLD, self.of.tolerance)
         found = top_eigenpairs(
             matvec, start, k=k, tolerance=tolerance, residual=min(0.03, 30 * tolerance)
         )
-        self.of.last[name] = found.vectors
+        self.of.last[name] = found.onward
         if not found.converged:
             value, bound = float(found.values[0]), float(found.bounds[0])
             self.out.problems.append(

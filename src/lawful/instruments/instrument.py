@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import nn
 
 from ..record import Measurement
@@ -52,6 +53,28 @@ class Rates:
     decoupled: bool = False
     betas: tuple[float, float] = (0.0, 0.0)
     eps: float = 0.0
+
+
+def rates_of(optimizer: torch.optim.Optimizer | None) -> dict[nn.Parameter, Rates]:
+    """How the optimiser moves each of its parameters now."""
+    if optimizer is None:
+        return {}
+    name = type(optimizer).__name__
+    return {
+        p: Rates(
+            optimizer=name,
+            lr=float(group.get("lr", 0.0)),
+            weight_decay=float(group.get("weight_decay", 0.0)),
+            momentum=float(group.get("momentum", 0.0)),
+            dampening=float(group.get("dampening", 0.0)),
+            nesterov=bool(group.get("nesterov", False)),
+            decoupled=name == "AdamW" or bool(group.get("decoupled_weight_decay", False)),
+            betas=tuple(float(b) for b in group.get("betas", (0.0, 0.0)))[:2],  # type: ignore[arg-type]
+            eps=float(group.get("eps", 0.0)),
+        )
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
 
 
 class StreamInstrument(Protocol):

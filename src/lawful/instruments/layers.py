@@ -13,6 +13,7 @@ import fnmatch
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from ..estimators.linear_map import Canonical, canonical, output_side, part
 from ..estimators.moments import Moments
 from ..record import RELATIONS, VOCABULARY, Measurement
+from .distributed import ALONE, Ranks, gather, held, merge, sharded, whole
 from .maps import LinearMap, beside, inner_modules, linear_maps, why_not
 from .readings import (
     Label,
@@ -181,6 +183,7 @@ class LayerMoments:
     """Taps, windows and readings of the selected layers.
 
     rows: rows pooled in a window, in units of the larger dimension of each layer.
+    ranks: the processes that train the model together.
     quantities: what a window, or a probe of the layers, can tell.
     """
 
@@ -188,19 +191,23 @@ class LayerMoments:
 
     def __init__(
         self, model: nn.Module, maps: list[LinearMap], scale: Scale, *, heads: Heads, rows: float,
-        seed: int, batch_dim: int, normalise: bool, matrices: bool,
+        seed: int, batch_dim: int, normalise: bool, matrices: bool, ranks: Ranks = ALONE,
     ) -> None:  # fmt: skip
         self.scale, self.rows, self.seed, self.matrices = scale, rows, seed, matrices
+        self.ranks = ranks
         _check_globs("heads", list(heads), maps)
         self.taps = [
             Tap(m, scale, seed=seed + 2 * i, batch_dim=batch_dim, normalise=normalise)
             for i, m in enumerate(maps)
         ]
+        for tap in self.taps:
+            tap.stream.keep = ranks.keep
         self.steadiness = [Steadiness(m.d_a, seed=seed + i) for i, m in enumerate(maps)]
         self.hooks = Hooks(model, self.taps, scale, batch_dim)
         self.parts = {m.name: parts(m, heads) for m in maps}
         self._uses = Counter(p for m in model.modules() for p in m._parameters.values())
         self.batches = 0
+        self._everywhere: list[int] = []  # rows of each tap in the window, over all processes
         self._weights: dict[str, tuple[Tensor, Tensor | None]] = {}
         self._owed: int | None = None
 
@@ -217,13 +224,27 @@ class LayerMoments:
         thin: the window pools many batches, and takes half the positions of each.
         """
         self.batches = 0
+        self._everywhere = [0] * len(self.taps)
         self._weights, self._owed = {}, None
         for tap, steady in zip(self.taps, self.steadiness, strict=True):
             tap.begin()
             tap.thin = thin
             steady.reset()
             if tap.map.kind != "embedding":
-                steady.begin(tap.map.weight())
+                steady.begin(held(tap.map.weight()))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Around `end_of_batch`: all processes count their rows, and none goes on without another.
+
+        Raises `RuntimeError` when taking the batch in failed in another process.
+        """
+        try:
+            yield
+        except Exception:
+            self.ranks.total([0] * len(self.taps), failed=True)
+            raise
+        self._everywhere = self.ranks.total([t.stream.rows for t in self.taps])
 
     def end_of_batch(
         self,
@@ -240,8 +261,8 @@ class LayerMoments:
             for tap, steady in zip(self.taps, self.steadiness, strict=True):
                 p = tap.map.parameter
                 if p is not None and p.grad is not None and p in rates and self.alone(tap):
-                    gradient = tap.map.gradient(p.grad) / divisor
-                    steady.add(tap.map.weight(), gradient, *rates[p])
+                    gradient = held(tap.map.gradient(p.grad)) / divisor
+                    steady.add(held(tap.map.weight()), gradient, *rates[p])
         self.batches += 1
         self.scale.passes += 1  # also for those who call parts of the model, never the whole
 
@@ -276,38 +297,40 @@ class LayerMoments:
 
     def full(self) -> bool:
         """Whether every layer that is called at all has the rows it needs."""
-        counts = [(t.stream.rows, self.required(t)) for t in self.taps if t.stream.rows]
+        counts = [(rows, self.required(t)) for t, rows in self._counted()]
         return bool(counts) and all(have >= need for have, need in counts)
 
     def enough(self) -> bool:
         """Whether every layer that is called at all has the rows a law asks for."""
-        counts = [
-            (t.stream.rows, MINIMUM_ROWS * max(t.map.d_a, t.map.d_b))
-            for t in self.taps
-            if t.stream.rows
-        ]
+        counts = [(rows, MINIMUM_ROWS * max(t.map.d_a, t.map.d_b)) for t, rows in self._counted()]
         return bool(counts) and all(have >= need for have, need in counts)
 
     def batches_needed(self) -> int:
         """Batches of the last seen size that fill a window (1 before anything was seen)."""
         needed = [
-            math.ceil(self.required(t) * self.batches / t.stream.rows)
-            for t in self.taps
-            if t.stream.rows and self.batches
+            math.ceil(self.required(t) * self.batches / rows)
+            for t, rows in self._counted()
+            if self.batches
         ]
         return max(needed, default=1)
 
-    # -- counted work, in multiplications: reproducible where a clock is not -------------------
+    def _counted(self) -> Iterator[tuple[Tap, int]]:
+        """The taps that have seen rows in this window, in any process, and how many."""
+        alone = self.ranks.size == 1
+        rows = [t.stream.rows for t in self.taps] if alone else self._everywhere
+        return ((t, n) for t, n in zip(self.taps, rows, strict=True) if n)
+
+    # -- counted work of this process, in multiplications: reproducible where a clock is not ----
 
     def training_work(self) -> float:
         """Multiply-adds of the observed maps in one training step (forward and backward)."""
-        per = max(self.batches, 1)
-        return sum(3.0 * t.stream.rows / per * t.map.d_a * t.map.d_b for t in self.taps)
+        per = max(self.batches, 1) * self.ranks.size
+        return sum(3.0 * rows / per * t.map.d_a * t.map.d_b for t, rows in self._counted())
 
     def batch_work(self) -> float:
         """Multiply-adds of taking one batch in."""
-        per = max(self.batches, 1)
-        return sum(t.stream.rows / per * (t.map.d_a**2 + t.map.d_b**2) * 0.75 for t in self.taps)
+        per = max(self.batches, 1) * self.ranks.size
+        return sum(rows / per * (t.map.d_a**2 + t.map.d_b**2) * 0.75 for t, rows in self._counted())
 
     def reading_work(self) -> float:
         """Multiply-adds of one reading without decompositions: products of W, H, G and rows."""
@@ -337,24 +360,51 @@ class LayerMoments:
         """Measure the window that just ended, at the weights as they are now.
 
         exponents: take (p, q), one decomposition a layer; spectra: take them and all the others.
-        Returns the measurements, the arrays, and problems as (layer, message).
+        Returns the measurements, the arrays, and problems as (layer, message): of all processes
+        in the first one after `merge`, nothing in the others, whose shards of W it gathers.
         """
+        weights = self._weights_now()
+        try:
+            return self._read(step, weights, exponents=exponents, spectra=spectra, decays=decays)
+        finally:
+            for _ in weights:  # whatever happened here, the others wait for our shards
+                pass
+
+    def merge(self) -> None:
+        """Give the first process the window of all, before `read`."""
+        merge(self.taps, self.ranks)
+
+    def _weights_now(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """W and bias of every layer in turn, gathered where they lie in shards."""
+        for tap, steady in zip(self.taps, self.steadiness, strict=True):
+            W, bias = tap.map.weight(), tap.map.bias()
+            gather(steady, W)
+            yield whole(W), whole(bias)
+            if sharded(W):
+                steady.reset()  # one layer at a time is held whole
+
+    def _read(
+        self, step: int, weights: Iterator[tuple[Tensor, Tensor | None]], *, exponents: bool,
+        spectra: bool, decays: bool,
+    ) -> tuple[list[Measurement], Arrays, list[tuple[str, str]]]:  # fmt: skip
         out: list[Measurement] = []
         arrays: Arrays = {}
         problems: list[tuple[str, str]] = []
         self._weights, self._owed = {}, None
-        for tap, steady in zip(self.taps, self.steadiness, strict=True):
+        if not self.ranks.first:
+            return out, arrays, problems
+        for tap, steady, (W, bias) in zip(self.taps, self.steadiness, weights, strict=True):
             name = tap.map.name
             m = tap.stream.moments()
             if tap.problem:
                 problems.append((name, tap.problem))
-            elif m is not None and not _finite(m, tap.map.weight()):
+            elif m is not None and not _finite(m, W):
                 problems.append((name, "its weights, activations or gradients are not finite"))
             elif m is not None:
-                label, W, bias = Label(step, name, m.clusters), tap.map.weight(), tap.map.bias()
+                label = Label(step, name, m.clusters)
                 out += _counts(label, m, self.required(tap))
                 if tap.map.kind == "embedding":
-                    out += self._output_only(label, tap, m)
+                    out += self._output_only(label, tap, m, W)
                     continue
                 out.append(label.value("drift", steady.drift(W), math.nan))
                 out += steady.balance(label, W, decays=decays)
@@ -417,8 +467,8 @@ class LayerMoments:
         for piece in self.parts[tap.map.name]:
             yield _piece(label, m, W, bias, piece)
 
-    def _output_only(self, label: Label, tap: Tap, m: Moments) -> list[Measurement]:
-        W = tap.map.weight().to(m.H.dtype)
+    def _output_only(self, label: Label, tap: Tap, m: Moments, W: Tensor) -> list[Measurement]:
+        W = W.to(m.H.dtype)
         side = output_side(m, W @ W.T)
         generator = torch.Generator().manual_seed(self.seed)
         return [

@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
+from .distributed import sharded
+
 
 @dataclass(frozen=True)
 class LinearMap:
@@ -316,6 +318,8 @@ def _attention(name: str, m: nn.MultiheadAttention) -> list[LinearMap]:
         raise TypeError("attention with key or value dimensions of their own is not unpacked")
     if m.bias_k is not None or m.add_zero_attn:
         raise TypeError("attention with extra key/value rows is not unpacked")
+    if sharded(m.in_proj_weight):
+        raise TypeError("attention with its packed weights in shards is not unpacked")
     E = m.embed_dim
     maps = []
     for i, part in enumerate("qkv"):

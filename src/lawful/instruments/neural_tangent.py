@@ -179,7 +179,7 @@ def tangent_kernel(
         samples = _one_by_one(model, theta, x, directions)
         parts = [torch.stack([into(block).flatten() for block in samples])]
     else:
-        parts = list(_together(model, theta, x, directions).values())
+        parts = list(jacobian(model, theta, x, directions).values())
     # Flat rows: their products sum over outputs, and over parameters tensor by tensor.
     kernel = sum((_gram(t.flatten(1)) for t in parts), torch.zeros(n, n, dtype=torch.float64))
     return kernel / outputs, hashed or count < outputs
@@ -217,8 +217,8 @@ def targets(y: Any, n: int) -> Tensor | None:
 # -- gradients of samples ------------------------------------------------------------------------
 
 
-def _together(model: nn.Module, theta: Named, x: Any, directions: Tensor) -> Named:
-    """∂(ξ_r·f)/∂θ of all samples at once: by name (n, rows, …)."""
+def jacobian(model: nn.Module, theta: Named, x: Any, directions: Tensor) -> Named:
+    """∂(ξ_r·f)/∂θ of all samples at once: by name (n, rows, …); directions ξ (rows, outputs)."""
 
     def of_sample(sample: Any) -> Named:
         single = tree_map(lambda t: t[None], sample)

@@ -119,25 +119,3 @@ class Watch:
         if 0 < self.left < self.instrument.batches:
             yield self.instrument.read(step)
         self.left = 0
-
-
-def rates_of(optimizer: torch.optim.Optimizer | None) -> dict[nn.Parameter, Rates]:
-    """How the optimiser moves each of its parameters now."""
-    if optimizer is None:
-        return {}
-    name = type(optimizer).__name__
-    return {
-        p: Rates(
-            optimizer=name,
-            lr=float(group.get("lr", 0.0)),
-            weight_decay=float(group.get("weight_decay", 0.0)),
-            momentum=float(group.get("momentum", 0.0)),
-            dampening=float(group.get("dampening", 0.0)),
-            nesterov=bool(group.get("nesterov", False)),
-            decoupled=name == "AdamW" or bool(group.get("decoupled_weight_decay", False)),
-            betas=tuple(float(b) for b in group.get("betas", (0.0, 0.0)))[:2],  # type: ignore[arg-type]
-            eps=float(group.get("eps", 0.0)),
-        )
-        for group in optimizer.param_groups
-        for p in group["params"]
-    }

@@ -74,23 +74,6 @@ def preconditioner(
     )  # fmt: skip
 
 
-def rates_of(optimizer: torch.optim.Optimizer) -> dict[nn.Parameter, Rates]:
-    """How the optimiser moves each of its parameters now."""
-    found: dict[nn.Parameter, Rates] = {}
-    for group in optimizer.param_groups:
-        name = type(optimizer).__name__
-        beta1, beta2 = group.get("betas", (0.0, 0.0))
-        rates = Rates(
-            name, float(group["lr"]), float(group.get("weight_decay", 0.0)),
-            float(group.get("momentum", 0.0)), float(group.get("dampening", 0.0)),
-            bool(group.get("nesterov", False)),
-            bool(group.get("decoupled_weight_decay", name == "AdamW")),
-            (float(beta1), float(beta2)), float(group.get("eps", 0.0)),
-        )  # fmt: skip
-        found |= dict.fromkeys(group["params"], rates)
-    return found
-
-
 def threshold(rates: Rates) -> float:
     """The edge of `theory.edge_of_stability` for these numbers."""
     name, eta = rates.optimizer, rates.lr

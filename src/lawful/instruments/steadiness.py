@@ -14,7 +14,7 @@ taken off every square (with equal halves the square becomes the product of the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -74,6 +74,16 @@ class Steadiness:
         w, g = W.reshape(-1), gradient.reshape(-1)  # dot products: no temporary of W's size
         self._scalars.append(torch.stack([w.dot(g), g.dot(g), w.dot(w)]))
         self._rates.append((eta, gamma))
+
+    def gather(self, rows: Callable[[Tensor], Tensor], total: Callable[[Tensor], Tensor]) -> None:
+        """Become the sums of the whole W, of which several processes have held some rows each.
+
+        rows: puts the rows of all processes in place; total: adds numbers over the processes.
+        """
+        self._start = None if self._start is None else rows(self._start)
+        self._halves = [rows(half) for half in self._halves]
+        if self._scalars:
+            self._scalars = list(total(torch.stack(self._scalars)))
 
     @torch.no_grad()
     def drift(self, W: Tensor) -> float:

@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..estimators.moments import normalised
 from ..estimators.stream import MomentStream
+from .distributed import sharded
 from .maps import LinearMap, input_rows, output_rows, positions, unbatched
 
 View = Callable[[Tensor], Tensor]
@@ -42,7 +43,8 @@ class Scale:
 
     With L = (1/n) Σ ℓ_i the gradient of L is 1/n of that of ℓ, so g is multiplied by the batch
     size n, by the micro-batches that are averaged into one step, and divided by the factor of
-    an AMP loss scaler. With a summed loss only the last remains.
+    an AMP loss scaler. With a summed loss only the last remains. Where several processes average
+    their gradients, n counts the samples of this one (see `distributed`).
     """
 
     def __init__(self, reduction: str, accumulation: int, scaler: Any = None) -> None:
@@ -250,6 +252,8 @@ class Hooks:
         self.of_module: dict[nn.Module, list[Tap]] = {}
         for tap in taps:
             self.of_module.setdefault(tap.map.module, []).append(tap)
+        # A sharded weight is whole only until the module's own hook takes it apart again.
+        self._prepend = any(sharded(p) for p in model.parameters())
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def place(self) -> None:
@@ -265,7 +269,10 @@ class Hooks:
             if isinstance(module, nn.MultiheadAttention):
                 self._handles += _watch_attention(module, taps)
             else:
-                self._handles.append(module.register_forward_hook(_feed(taps[0]), with_kwargs=True))
+                hook = _feed(taps[0])
+                self._handles.append(
+                    module.register_forward_hook(hook, with_kwargs=True, prepend=self._prepend)
+                )
 
     def lift(self) -> None:
         """Take every hook off again."""

@@ -7,11 +7,14 @@ is reproducible: it knows only the shapes of the layers and the rows of a batch.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 
 from ..schedule import Schedule
 from .layers import LayerMoments
+
+NEVER = 2**62
 
 
 class Work:
@@ -87,8 +90,22 @@ class Work:
         if self.schedule.timed:
             elapsed = time.perf_counter() - self._started
             return self._spent + self._window <= self.schedule.share * elapsed
-        cost = self.planned * layers.batch_work() + layers.reading_work() + layers.evidence_work()
-        return self._counted + cost <= self.schedule.share * step * self._per_step
+        return self._counted + self._cost(layers) <= self.schedule.share * step * self._per_step
+
+    def _cost(self, layers: LayerMoments) -> float:
+        return self.planned * layers.batch_work() + layers.reading_work() + layers.evidence_work()
+
+    def not_before(self, layers: LayerMoments, step: int) -> int:
+        """The step from which a window may open, told in advance (by the clock: about)."""
+        if self.affords(layers, step):
+            return step
+        share = self.schedule.share or 1.0
+        if self.schedule.timed:
+            elapsed = time.perf_counter() - self._started
+            pace = statistics.median(self._steps) if self._steps else elapsed / (step + 1)
+            return step + math.ceil(((self._spent + self._window) / share - elapsed) / pace)
+        allowed = share * self._per_step  # a step
+        return math.ceil((self._counted + self._cost(layers)) / allowed) if allowed else NEVER
 
     def affords_evidence(self, layers: LayerMoments, step: int) -> bool:
         """Exponents and permutation nulls: once in any case, for no verdict holds without."""

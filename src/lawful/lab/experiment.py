@@ -172,6 +172,12 @@ EXPERIMENTS = (
     "sharpen_or_flatten",
     "platonic_linear",
     "hebbian",
+    "deep_linear_modes",
+    "kernel_generalization",
+    "lazy_rich",
+    "wide_limit",
+    "double_descent",
+    "a_priori_exponent",
 )
 """The modules of `experiments/`, in the order they are listed."""
 

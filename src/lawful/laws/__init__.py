@@ -11,7 +11,8 @@ Families: `canonical` (representation alignment), `collapse` (neural collapse),
 (symmetric states), `symmetry` (charges and noise equilibria), `representation_collapse`
 (contrastive and variational), `noise` (gradient noise, balance, entropic
 force, Hebbian signals), `solvable` (linear modes, kernels, lazy and wide limits, double
-descent) and those of plug-ins (`lawful.laws.registry`).
+descent), `empirical` (scaling, transfer across width, grokking, mode connectivity, power laws,
+greedy rank) and those of plug-ins (`lawful.laws.registry`).
 """
 
 from . import (  # noqa: F401 (importing a family registers its laws)

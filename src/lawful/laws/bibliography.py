@@ -403,13 +403,3 @@ DATA_SPECTRA = """\
   year = {2019}
 }
 """
-
-EXACT_SOLUTIONS = """\
-@article{saxe2013exact,
-  title = {Exact solutions to the nonlinear dynamics of learning in deep linear neural networks},
-  author = {Saxe, Andrew M. and McClelland, James L. and Ganguli, Surya},
-  year = {2013},
-  eprint = {1312.6120},
-  archivePrefix = {arXiv}
-}
-"""

@@ -1,7 +1,8 @@
 """Deep linear modes: how each singular mode of the data is learned, foreseen from the start.
 
 Dynamics. The path u_k(t) of a mode is that of `theory.deep_linear_modes`, up to what finite steps
-do: max_t |u − u_theory|/s ≤ 1.5·ηs_maxL/2, the same bound for all modes.
+do: max_t |u − u_theory|/s is at most 1.5 times the first-order error of the strongest mode, whose
+order is ηs_maxL/2.
 
 Half-time. From small random weights (σ ≤ 0.01) a mode has half of its strength when theory says,
 within 2.5 %.
@@ -47,7 +48,7 @@ def _white_and_small(run: Run, layer: str) -> tuple[Condition, ...]:
     name="mode_dynamics",
     family="solvable",
     statement="Each singular mode of a deep linear network follows its own sigmoid.",
-    equation="max|u − u_theory|/s ≤ 1.5·ηs_maxL/2",
+    equation="max|u − u_theory|/s ≤ 1.5·(what steps of this size do)",
     source=SOURCE,
     bibtex=bibliography.DEEP_LINEAR_MODES,
     needs=("mode_error", "mode_error_bound", "input_condition"),

@@ -2,8 +2,8 @@
 
     p < n    σ² p/(n − p − 1)                       p > n    r²(1 − n/p) + σ² n/(p − n − 1)
 
-Test: the mean over draws within 3 % of it. Regime: away from p = n (|p/n − 1| ≥ 0.2), where the mean
-is carried by rare draws; features of one scale. With unequal scales it is violated, and the
+Test: the mean over draws within 3 % of it. Regime: away from p = n (|p/n − 1| ≥ 0.2; nearer, rare
+draws carry the mean); features of one scale. With unequal scales it is violated, and the
 eigenframework with ridge 0 takes over.
 
 Source: T. Hastie et al., arXiv 1903.08560; M. Belkin et al., arXiv 1812.11118.

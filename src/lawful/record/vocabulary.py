@@ -318,7 +318,8 @@ _PLAIN = [
     # solvable theory (cases of a simulation) ----------------------------------------------------
     Quantity("mode_projection", "(UᵀWV)_kk, what the network's product has of one data mode", "W"),
     Quantity("mode_error", "largest |u − u_theory|/s of a mode in training"),
-    Quantity("mode_error_bound", "ηs_maxL/2: the error that finite steps make"),
+    Quantity("mode_error_bound", "the mode_error that finite steps make, of the strongest mode, to first order"),
+    Quantity("mode_error_order", "ηs_maxL/2, L layers: the order of mode_error"),
     Quantity("half_time", "η·steps until a mode has half of its strength", "1/s"),
     Quantity("mode_leakage", "off-diagonal over diagonal of UᵀWV, at most in training"),
     Quantity("separate_stages", "pairs of neighbouring modes learned one after the other"),

@@ -113,12 +113,16 @@ def bootstrap(
     return np.array([astuple(_law(_descend(start, x, y, c.astype(float)))) for c in counts])
 
 
-def interval(value: float, refits: Array, *, level: float = 0.95) -> tuple[float, float]:
-    """value ± t·(standard deviation of the refits), Student's t of as many runs as refits.
+def interval(
+    value: float, refits: Array, runs: int, *, level: float = 0.95
+) -> tuple[float, float]:
+    """value ± t·s, s the deviation of the refits × √(runs/(runs − 5)), t Student's of `refits`.
 
-    A percentile interval of 40 refits is one order statistic wide; this one uses them all.
+    A percentile interval of 40 refits rests on one of them at either end; this one uses all. The
+    factor is for the five numbers that were fitted: residuals are that much shorter than errors.
     """
-    return student(value, float(refits.std(ddof=1)), len(refits) - 1, level)
+    error = float(refits.std(ddof=1)) * math.sqrt(runs / (runs - 5))
+    return student(value, error, len(refits) - 1, level)
 
 
 def projection(

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from ..record import RELATIONS, quantity
 from ..report.summary import facts, settings
 from ..report.wording import RELATION_MEANING, interval, number, status
-from .follow import Follower, plain, short
+from .follow import Follower
+from .wording import plain, short
 
 if TYPE_CHECKING:
     from ..laws.verdict import Verdict
@@ -46,9 +47,8 @@ def run(follower: Follower, query: Query) -> dict[str, Any]:
     layers = found.run.layers
     laws = list(dict.fromkeys(v.law for v in found.verdicts))[:LAWS]
     seen = {(v.layer, v.law): v for v in found.verdicts}
-    rows = [name for name in dict.fromkeys(["", *layers, *(v.layer for v in found.verdicts)])]
+    rows = list(dict.fromkeys(["", *layers, *(v.layer for v in found.verdicts)]))
     rows = [name for name in rows if any((name, law) in seen for law in laws)]
-    step = max((v.step for v in found.verdicts), default=-1)
     return {
         "facts": [[short(a), short(b)] for a, b in facts(found.run)[:20]],
         "settings": [[short(a, 80), short(b, 200)] for a, b in settings(found.run)[:100]],
@@ -59,7 +59,7 @@ def run(follower: Follower, query: Query) -> dict[str, Any]:
             [short(name, 200), [_sign(seen.get((name, law))) for law in laws]]
             for name in rows[:LAYERS]
         ],
-        "step": step,
+        "step": found.at,
         "note": found.note,
         "knobs": [
             [k.name, short(k.layer, 200), number(k.value), interval(k.bounds), k.advice, k.law]

@@ -1,6 +1,6 @@
 """Following runs: what each says of itself now, and what changed since one last asked.
 
-    folders → look (3 times a second) → number of the change → the page asks "since which?"
+    folders → look (5 times a second) → number of the change → the page asks "since which?"
 
 Two threads work while somebody watches, and sleep when nobody does. One looks at the files' sizes
 and times, and reads a run only when they changed. The other tests the laws, one run at a time, the
@@ -10,23 +10,24 @@ ones being looked at first, and spends on a run at most a tenth of the time.
 from __future__ import annotations
 
 import hashlib
-import math
 import threading
 import time
-import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..record import RecordError, Run
 from .guard import JUDGED_BYTES, RUNS, Signature, arrays_inside, runs_in, signature
+from .judge import Judge, judged
+from .wording import short
 
 if TYPE_CHECKING:
     from ..laws.verdict import Verdict
     from ..report.knobs import Knob
+    from .judge import Judgement
 
-LOOK = 0.3
+LOOK = 0.2
 """Seconds between two looks at the files."""
 
 IDLE = 15.0
@@ -35,9 +36,6 @@ IDLE = 15.0
 SHARE = 0.1
 """Largest part of the time that testing the laws of one run may take."""
 
-TEXT = 400
-"""Letters of a name or a fact that are sent."""
-
 
 @dataclass
 class Followed:
@@ -45,7 +43,7 @@ class Followed:
 
     changed: number of its last change.  asked: when somebody last looked at it, in seconds.
     seen:    signature of what was read;  judged: of what the verdicts are of.
-    fault:   why it cannot be read, or "".
+    fault:   why it cannot be read, or "".  at: last step when the verdicts were made.
     """
 
     name: str
@@ -60,10 +58,13 @@ class Followed:
     verdicts: list[Verdict] = field(default_factory=list)
     knobs: list[Knob] = field(default_factory=list)
     note: str = ""
+    at: int = -1
 
 
 class Follower:
     """Follows the runs in some folders; a context manager, whose threads end with it.
+
+    Outside of its block nothing happens by itself: `look` and `judge_one` are called by hand.
 
     roots: run folders, or folders that hold them, which may be still to come.
     """
@@ -72,6 +73,7 @@ class Follower:
         self.roots = [Path(root).resolve() for root in roots]
         self.epoch = f"{time.time_ns():x}"
         self._runs: dict[str, Followed] = {}
+        self._judge: Callable[[Path], Judgement] = judged
         self._lock = threading.Lock()
         self._count = 0
         self._asked = threading.Event()
@@ -83,6 +85,8 @@ class Follower:
 
     def __enter__(self) -> Follower:
         self.wake()
+        self._judge = judge = Judge()
+        self._close = judge.end
         for thread in self._threads:
             thread.start()
         return self
@@ -90,6 +94,7 @@ class Follower:
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._asked.set()
+        self._close()
         for thread in self._threads:
             thread.join(5)
 
@@ -141,12 +146,16 @@ class Follower:
         if not due:
             return False
         chosen = max(due, key=lambda f: f.asked)
-        seen = chosen.seen
-        verdicts, panel, note = judged(chosen.run, seen)
+        seen, last = chosen.seen, chosen.summary.get("last", -1)
+        if sum(size for _, size, _ in seen) > JUDGED_BYTES:
+            found: Judgement = [], [], "It is too large to test its laws live: use `lawful test`."
+        else:
+            found = self._judge(chosen.run.path)
         cost = time.monotonic() - now
         with self._lock:
-            chosen.verdicts, chosen.knobs, chosen.note = verdicts, panel, note
-            chosen.judged, chosen.not_before = seen, time.monotonic() + cost / SHARE
+            chosen.verdicts, chosen.knobs, chosen.note = found
+            chosen.judged, chosen.at = seen, last
+            chosen.not_before = time.monotonic() + cost / SHARE
             self._changed(chosen)
         return True
 
@@ -211,38 +220,3 @@ def brief(run: Run) -> dict[str, Any]:
         "measured": count,
         "last": last,
     }
-
-
-def judged(run: Run, seen: Signature) -> tuple[list[Verdict], list[Knob], str]:
-    """Verdicts and knobs of a run, and why there are none."""
-    if sum(size for _, size, _ in seen) > JUDGED_BYTES:
-        return [], [], "The run is too large to test its laws live: use `lawful test`."
-    from ..laws import test
-    from ..report.knobs import knobs
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            verdicts = test(run)
-            return verdicts, knobs(run, verdicts), ""
-    except Exception as error:  # a law meets a record nobody foresaw: the page goes on
-        return [], [], short(f"The laws could not be tested: {type(error).__name__}: {error}")
-
-
-def short(text: str, most: int = TEXT) -> str:
-    """A text of at most `most` letters, without what JSON or a screen cannot show.
-
-    >>> short("abcdef", 4), short("a" + chr(0) + "b" + chr(0xD800))
-    ('abc…', 'a�b�')
-    """
-    text = "".join(c if c.isprintable() else "�" for c in text[: most + 1])
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def plain(x: float) -> float | None:
-    """Five digits; None for a number that does not exist.
-
-    >>> plain(0.123456789), plain(math.inf)
-    (0.12346, None)
-    """
-    return float(f"{x:.5g}") if math.isfinite(x) else None

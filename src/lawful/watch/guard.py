@@ -64,9 +64,12 @@ def arrays_inside(run: Path) -> None:
     folder = run / ARRAYS
     if not os.path.lexists(folder):
         return
-    with explained(f"cannot look at {folder}"):
-        if folder.is_symlink() or any(entry.is_symlink() for entry in os.scandir(folder)):
-            raise RecordError("an array file is a link: it is not read")
+    linked = folder.is_symlink()
+    if not linked:
+        with explained(f"cannot look at {folder}"), os.scandir(folder) as entries:
+            linked = any(entry.is_symlink() for entry in entries)
+    if linked:
+        raise RecordError("an array file is a link: it is not read")
 
 
 def runs_in(root: Path) -> Iterator[Path]:

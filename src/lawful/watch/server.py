@@ -123,7 +123,7 @@ class Handler(BaseHTTPRequestHandler):
         if not self._from_here():
             self._send(403, "text/plain", b"this address is not served under that name")
         elif url.path in ENDPOINTS:
-            self._tell(ENDPOINTS[url.path], dict(parse_qsl(url.query, max_num_fields=8)))
+            self._tell(ENDPOINTS[url.path], url.query)
         elif url.path in pages():
             self._send(200, *pages()[url.path])
         else:
@@ -140,9 +140,7 @@ class Handler(BaseHTTPRequestHandler):
         ours = origin is None or urlsplit(origin).netloc.lower() == host
         return listed and ours and site in ("none", "same-origin")
 
-    def _tell(
-        self, answer: Callable[[Follower, dict[str, str]], Any], query: dict[str, str]
-    ) -> None:
+    def _tell(self, answer: Callable[[Follower, dict[str, str]], Any], query: str) -> None:
         given = self.headers.get("Authorization", "").removeprefix("Bearer ")
         if self.server.token and not hmac.compare_digest(
             given.encode(), self.server.token.encode()
@@ -152,7 +150,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.follower.wake()
         code = 200
         try:
-            document = answer(self.server.follower, query)
+            document = answer(self.server.follower, dict(parse_qsl(query, max_num_fields=8)))
         except (LookupError, ValueError) as error:
             code, document = 404, {"fault": f"no such thing: {type(error).__name__}"}
         except RecordError as error:

@@ -1,11 +1,11 @@
 "use strict";
-/* The page of `lawful watch`: asks what changed, twice a second, and draws what is looked at.
+/* The page of `lawful watch`: asks what changed, three times a second, and draws what is looked at.
 
    Everything a run says is set as text, never as markup. The numbers of the layer that is shown are
    kept in DOC in the form the figures read (figures.js) and grow by what is new. */
 
 const DOC = { stepsets: {}, phases: [] };
-const ASK = 500, HIDDEN = 4000, LOST = 4000;  // milliseconds
+const ASK = 300, HIDDEN = 4000, LOST = 4000;  // milliseconds
 const KEPT = 800;  // points of a curve before it is thinned
 const TAILS = ["", "_haar", "_permutation"];
 const make = (kind, text = "", name = "") => Object.assign(document.createElement(kind), { textContent: text, className: name });
@@ -19,6 +19,8 @@ let head = null;         // answer of /api/run
 let quantities = {};     // of the layer: name → meaning
 let shown = { series: {} }, whole = { series: {} };
 let world = null;        // phases and relations
+let opened;
+const ready = new Promise((done) => { opened = done; });  // the world is here
 let plotting = false;
 
 /* ---- asking ------------------------------------------------------------------------------ */
@@ -53,17 +55,17 @@ async function follow() {
   let wait = ASK;
   try {
     await round();
-    say(`following ${runs.size} ${runs.size === 1 ? "run" : "runs"}`, false);
+    tell(`following ${runs.size} ${runs.size === 1 ? "run" : "runs"}`, false);
     element("door").hidden = true; element("room").hidden = false;
   } catch (error) {
-    if (error instanceof Closed) { element("door").hidden = false; element("room").hidden = true; say("locked", true); return; }
-    say("not connected, trying again", true);
+    if (error instanceof Closed) { element("door").hidden = false; element("room").hidden = true; tell("locked", true); return; }
+    tell("not connected, trying again", true);
     wait = LOST / 2;
   }
   setTimeout(follow, document.hidden ? HIDDEN : wait);
 }
 
-function say(text, away) {
+function tell(text, away) {
   if (element("state").textContent !== text) element("state").textContent = text;
   element("state").classList.toggle("away", away);
 }
@@ -213,6 +215,7 @@ async function openLayer(name) {
 /* ---- the layer --------------------------------------------------------------------------------- */
 
 async function bringLayer(key) {
+  await ready;
   const name = layer;
   const about = await ask("/api/layer", { run: key, layer: name });
   if (key !== run || name !== layer) { again = true; return; }
@@ -280,15 +283,35 @@ function showVerdicts(list) {
   }));
 }
 
+let drawing = false, stale = false;
+
+/** Draw everything; asked again meanwhile, once more after: no figure waits behind the others. */
 function drawAll() {
+  if (drawing) { stale = true; return; }
+  drawing = true; stale = false;
+  const figures = [
+    ...world.relations.map(([r]) => [r, () => alignment(shown, r, "")]),
+    ["plane", () => phasePlane(shown)],
+    ["any", drawAny],
+    ["run-loss", () => overSteps(whole.series, [{ quantity: "loss", color: ink("accent") }], {}, "The loss was not logged in this run.")],
+    ["run-accuracy", () => overSteps(whole.series, [{ quantity: "accuracy", color: ink("accent") }], {}, "The accuracy was not logged in this run.")],
+  ];
+  const newest = String(whole.last ?? "");
   drawInTurn("layer", [
-    ...world.relations.map(([r]) => () => draw(r, () => alignment(shown, r, ""))),
-    () => draw("plane", () => phasePlane(shown)),
-    () => draw("any", drawAny),
-    () => draw("run-loss", () => overSteps(whole.series, [{ quantity: "loss", color: ink("accent") }], {}, "The loss was not logged in this run.")),
-    () => draw("run-accuracy", () => overSteps(whole.series, [{ quantity: "accuracy", color: ink("accent") }], {}, "The accuracy was not logged in this run.")),
+    ...figures.filter(([id]) => near.has(id)).map(([id, figure]) => () => draw(id, figure)),
+    () => { drawing = false; document.documentElement.dataset.shown = newest; if (stale) setTimeout(drawAll, 0); },
   ]);
 }
+
+/* Only figures on the screen, or nearly, are drawn; one that comes there is drawn then. */
+const near = new Set();
+const watchPlace = new IntersectionObserver((entries) => {
+  let fresh = false;
+  for (const { target, isIntersecting } of entries) {
+    if (isIntersecting) { fresh ||= !near.has(target.id); near.add(target.id); } else near.delete(target.id);
+  }
+  if (fresh && plotting) drawAll();
+}, { rootMargin: "300px" });
 
 function drawAny() {
   const quantity = element("quantity").value;
@@ -332,7 +355,8 @@ element("door").addEventListener("submit", (e) => {
 });
 document.addEventListener("visibilitychange", () => { if (!document.hidden && !busy) round().catch(() => {}); });
 
-fetch("/world.json").then((r) => r.json()).then((found) => {
+const first = round().catch(() => {});  // asked at once: the first numbers wait for nothing else
+fetch("/world.json").then((r) => r.json()).then(async (found) => {
   world = found;
   DOC.phases = world.phases;
   element("alignment").append(...world.relations.map(([r, meaning]) => {
@@ -342,6 +366,8 @@ fetch("/world.json").then((r) => r.json()).then((found) => {
     figure.append(caption, plot);
     return figure;
   }));
-  all(".plot").forEach((place) => followWidth.observe(place));
+  all(".plot").forEach((place) => { followWidth.observe(place); watchPlace.observe(place); });
+  opened();
+  await first;
   return follow();
 }).then(loadPlotly);

@@ -74,7 +74,7 @@ class Here:
         noise = torch.randn(self.surface.dimension, generator=generator, dtype=torch.float64)
         start = warm_start(self.world.vectors, self.surface.gradient, noise)
         found = top_eigenpairs(self.surface.hessian, start, k=WATCHED)
-        self.world.vectors = found.vectors
+        self.world.vectors = found.onward
         keep = found.values > above
         return found.values[keep].numpy(), found.vectors[keep].T.numpy()
 

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from ...instruments.curvature import Curvature
-from ...instruments.preconditioner import rates_of
+from ...instruments.instrument import rates_of
 from ...instruments.probe import Probe
 from ...laws.edge_of_stability import mean, ratio
 from ...record import Measurement, Run, RunWriter, open_run

@@ -1,0 +1,123 @@
+"""A training script for several processes; `train` runs it in this one, without any wrapper.
+
+    python -m torch.distributed.run --standalone --nproc-per-node 2 data_parallel.py ddp runs/out
+
+Every step has one batch of 48 sequences, whatever the number of processes that share it out.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import lawful
+
+BATCH, STEPS = 48, 8
+SCHEDULES = {
+    "at": lambda: lawful.at([0, 4]),
+    "every": lambda: lawful.every(2),
+    "share": lambda: lawful.log_spaced(40, share=0.2),
+    "budget": lambda: lawful.budget(0.2),
+}
+
+
+class Conv1D(nn.Module):
+    """The linear map of GPT-2 code: its weight lies the other way round."""
+
+    def __init__(self, nf: int, nx: int) -> None:
+        super().__init__()
+        self.nf, self.weight = nf, nn.Parameter(torch.randn(nx, nf) / nx**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight
+
+
+class Net(nn.Module):
+    """Embedding, convolution, tokens, one row a sample; widths that no process count divides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.conv = nn.Embedding(11, 7), nn.Conv1d(7, 9, 3, padding=1)
+        self.mix, self.norm = nn.Linear(9, 13), nn.LayerNorm(13)
+        self.turn, self.head = Conv1D(13, 13), nn.Linear(13, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.conv(self.embed(x).transpose(1, 2))).transpose(1, 2)
+        x = self.turn(self.norm(torch.relu(self.mix(x))))
+        return self.head(torch.tanh(x).mean(1))
+
+
+def batch(step: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    x = torch.randint(11, (BATCH, 4), generator=generator)
+    return x, x.sum(1) % 3
+
+
+def net(kind: str) -> nn.Module:
+    torch.manual_seed(1)
+    model: nn.Module = Net().double()
+    if kind == "ddp":
+        return nn.parallel.DistributedDataParallel(model)
+    if kind in ("fsdp", "hsdp"):
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        size = dist.get_world_size()
+        mesh = init_device_mesh("cpu", (size,))
+        if kind == "hsdp":  # two replicas
+            names = ("replica", "shard")
+            mesh = init_device_mesh("cpu", (2, size // 2), mesh_dim_names=names)
+        for part in (model.mix, model.conv):
+            fully_shard(part, mesh=mesh)
+        return fully_shard(model, mesh=mesh)
+    return model
+
+
+def train(kind: str, out: Path, how: str = "at", *, rank: int = 0, size: int = 1) -> None:
+    """how: a schedule, or what is wrong: `uneven` shares, `fail` in the last process, `kill0`."""
+    model = net(kind)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=1e-2)
+    schedule = SCHEDULES.get(how, SCHEDULES["at"])()
+    watching = lawful.observe(
+        model, out, optimizer=optimizer, schedule=schedule, keep="matrices", window=4
+    )
+    with watching as watch:
+        for step in range(STEPS):
+            x, y = (t.chunk(size)[rank] for t in batch(step))
+            if how == "uneven":
+                x, y = x[: len(x) - 7 * rank], y[: len(y) - 7 * rank]
+            if how == "fail" and step == 1 and rank == size - 1:
+                watch.layers.end_of_batch = broken  # type: ignore[method-assign]
+            if how.startswith("kill") and step == 6 and rank == int(how[4:]):
+                os.kill(os.getpid(), signal.SIGKILL)
+            loss = F.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if rank == 0:
+                watch.log(loss=loss.item())
+
+
+def broken(*_: object, **__: object) -> None:
+    raise ArithmeticError("a failure of ours, in one process")
+
+
+def main(kind: str, out: str, how: str = "at") -> None:
+    dist.init_process_group("gloo")
+    warnings.simplefilter("ignore", lawful.LawfulWarning)
+    try:
+        train(kind, Path(out), how, rank=dist.get_rank(), size=dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
