@@ -44,7 +44,9 @@ def eigenframework(n: int, rounds: int) -> None:
         bare = seconds(lambda: eigh(K, driver="evd"))
         whole = seconds(lambda: learning_curve(from_pool(K, y), list(sizes), 1e-3))
         ratios.append(whole / bare)
-        print(f"n = {n}: eigh {bare:.2f} s, with theory {whole:.2f} s, × {ratios[-1]:.3f}", flush=True)
+        print(
+            f"n = {n}: eigh {bare:.2f} s, with theory {whole:.2f} s, × {ratios[-1]:.3f}", flush=True
+        )
     print(f"eigenframework × {statistics.median(ratios):.3f}")
 
 

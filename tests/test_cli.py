@@ -21,6 +21,7 @@ from lawful.record import RELATIONS, Measurement, RecordError, RunWriter, open_r
 COMMANDS = (
     *("run", "test", "show", "report", "compare"),
     *("laws", "experiments", "export", "cite", "symmetries", "predict"),
+    *("sweep", "watch"),
     *("observe", "inspect"),
 )
 NEEDED = {"samples": 4096, "effective_samples": 4096, "clusters": 4096, "drift": 0.001}

@@ -108,7 +108,14 @@ def test_with_data_the_probe_tells_the_rest(tmp_path: Path) -> None:
     batches = [(b, b[:, :3].argmax(1)) for b in x.split(32)]
     run = inspect(Loaded(model=model), tmp_path / "run", batches=batches, loss=F.cross_entropy)
     assert run.steps == [1]
-    for quantity in ("rga_b", "rank_W", "nc1", "sharpness", "identity_gradient", "swap_distance"):
+    for quantity in (
+        "rga_b",
+        "rank_W",
+        "nc1",
+        "batch_sharpness",
+        "identity_gradient",
+        "swap_distance",
+    ):
         assert len(run.table(quantity=quantity)), quantity
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     verdicts = {(v.law, v.layer): v for v in test(run)}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from torch import nn
 
 from lawful import Run, log_spaced, open_run
@@ -59,6 +60,15 @@ def with_the_door_inside(name: str, folder: Path) -> Path:
     return folder / f"{name}.py"
 
 
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """The command in this very process, from an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [*sys.argv])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return lambda *words: CliRunner().invoke(cli, ["observe", *map(str, words)])
+
+
 def numbers(run: Run) -> dict[tuple[int, str, str], float]:
     """What was measured, but for the time it took."""
     table = run.table()
@@ -72,7 +82,12 @@ def numbers(run: Run) -> dict[tuple[int, str, str], float]:
     )
 
 
-@pytest.mark.parametrize("name", IN_CODE)
+# Each starts three processes, and each process imports torch.
+FAST = ("plain_loop",)
+NAMES = [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in IN_CODE]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_script_runs_as_it_was_and_is_measured_as_from_inside(name: str, tmp_path: Path) -> None:
     if name in LIBRARY:
         pytest.importorskip(LIBRARY[name], reason=f"the script needs {LIBRARY[name]}")
@@ -114,6 +129,7 @@ def test_the_module_door_and_a_sum(tmp_path: Path) -> None:
     assert open_run(tmp_path / "run").manifest["reduction"] == "sum"
 
 
+@pytest.mark.slow
 def test_flags_of_python_ask_for_a_process_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "odd.py").write_text(
         "import sys; sys.exit(f'{sys.argv[1:]} {sys.dont_write_bytecode}')"
@@ -136,25 +152,27 @@ for step in range(3):
 """
 
 
-def test_of_several_models_one_is_taken_and_said(tmp_path: Path) -> None:
+def test_of_several_models_one_is_taken_and_said(
+    tmp_path: Path, here: Callable[..., Result]
+) -> None:
     both = "o = torch.optim.SGD([*G.parameters(), *D.parameters()], lr=0.1)"
     (tmp_path / "one.py").write_text(TWO.format(optimizers=both, steps="o.step()"))
-    found = observed("--out", "one", "one.py", cwd=tmp_path)
+    found = here("--out", "one", "one.py")
     assert "observing Linear" in found.stderr
     assert "19 parameters outside it" in found.stderr
     assert open_run(tmp_path / "one").manifest["optimizer"]["class"] == "SGD"
     apart = "o = torch.optim.SGD(G.parameters(), lr=0.1); p = torch.optim.Adam(D.parameters())"
     (tmp_path / "two.py").write_text(TWO.format(optimizers=apart, steps="o.step(); p.step()"))
-    found = observed("--out", "two", "two.py", cwd=tmp_path)
+    found = here("--out", "two", "two.py")
     assert "several models are trained: 19 parameters under another Adam" in found.stderr
     assert open_run(tmp_path / "two").steps[0] == 0
 
 
-def test_a_step_of_ones_own_is_said(tmp_path: Path) -> None:
+def test_a_step_of_ones_own_is_said(tmp_path: Path, here: Callable[..., Result]) -> None:
     own = "for p in D.parameters(): p.data -= p.grad"
     (tmp_path / "own.py").write_text(TWO.format(optimizers="", steps=own))
-    found = observed("--out", "own", "own.py", cwd=tmp_path)
-    assert found.returncode == 0
+    found = here("--out", "own", "own.py")
+    assert found.exit_code == 0
     assert "observation.advance()" in found.stderr
     assert not (tmp_path / "own").exists()
 
@@ -173,12 +191,11 @@ def test_a_step_of_ones_own_is_said(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_done_is_refused_before_the_script_starts(
-    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str], says: str, tmp_path: Path, here: Callable[..., Result]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "held").mkdir()
     (tmp_path / "held" / "manifest.json").write_text("{}")
-    found = CliRunner().invoke(cli, ["observe", *words])
+    found = here(*words)
     assert found.exit_code == 2
     assert says in found.stderr
     assert found.stderr.count("\n") == 1

@@ -621,6 +621,45 @@ def inspect(
         click.echo(out)
 
 
+@cli.command("challenge")
+@click.argument("name", required=False)
+@click.option("--theory", metavar="MODULE:FUNCTION", help="Your own theory, beside the baseline.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the worlds.")
+@as_json
+def dare(name: str | None, theory: str | None, seed: int, as_json: bool) -> None:
+    """Score theories on an open question: predict first, then the world is run.
+
+    Without NAME the open questions are listed. FUNCTION takes what the question tells of a case
+    and returns what it wants; theories of installed packages (entry points `lawful.challenges`)
+    compete too. Less is better.
+
+    \b
+    Example:
+      lawful challenge exponent --theory mytheory:predict
+    """
+    from . import challenge as room
+
+    if name is None:
+        fields = ("name", "direction", "question", "told", "wanted", "scored")
+        board = [{f: getattr(c, f) for f in fields} for c in room.challenges().values()]
+        if as_json:
+            emit({"challenges": board})
+        else:
+            listing([(e["name"], f"{e['direction']}", e["question"]) for e in board])
+        return
+    with refusals(LookupError):
+        chosen = room.challenge(name)
+    rivals = room.entries(name)
+    if theory is not None:
+        rivals.append(room.Entry(name, theory, function_named(theory)))
+    with refusals(FileNotFoundError):
+        results = room.run(chosen, rivals, seed=seed)
+    if as_json:
+        emit({"challenge": name, "seed": seed, "results": [vars(r) for r in results]})
+    else:
+        console().print(challenge_table(chosen.scored, results))
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The command `lawful`: run it and leave with one of the exit codes above."""
     try:
@@ -723,18 +762,23 @@ def swept(path: Path) -> tuple[Sweep, dict[str, list[Verdict]]]:
     return record, {name: verdicts_of(opened(path / name)) for name in done}
 
 
-def made_by(factory: str) -> tuple[Any, Any, Any]:
-    """What the function named MODULE:FUNCTION returns, checked to be three things."""
-    module, _, function = factory.partition(":")
+def function_named(address: str) -> Any:
+    """The function MODULE:FUNCTION, its module from the current folder or installed."""
+    module, _, function = address.partition(":")
     if not (module and function):
-        raise Refused(f"{factory!r} is not MODULE:FUNCTION: name a function, e.g. mymodel:build")
+        raise Refused(f"{address!r} is not MODULE:FUNCTION: name a function, e.g. mymodel:build")
     sys.path.insert(0, "")
     try:
-        make = getattr(importlib.import_module(module), function)
+        return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise Refused(f"cannot load {factory}: {error}") from error
+        raise Refused(f"cannot load {address}: {error}") from error
     finally:
         sys.path.remove("")
+
+
+def made_by(factory: str) -> tuple[Any, Any, Any]:
+    """What the function named MODULE:FUNCTION returns, checked to be three things."""
+    make = function_named(factory)
     made = make()
     if not (isinstance(made, tuple) and len(made) == 3):
         raise Refused(f"{factory} must return (model, example_input, loss)")
@@ -776,11 +820,8 @@ def probed(loaded: Any, data: str, samples: int, size: int) -> tuple[list[tuple[
     with refusals(ValueError, datasets.DataNotFound):
         found = datasets.load(data)
     x, y = found.x_train[:samples], found.y_train[:samples]
-    first = (
-        next((m for m in loaded.model.modules() if not any(m.children())), None)
-        if loaded.model is not None
-        else None
-    )
+    inside = [] if loaded.model is None else loaded.model.modules()
+    first = next((module for module in inside if not any(module.children())), None)
     if isinstance(first, nn.Linear) and first.in_features == x[0].numel():
         x = x.flatten(1)
     batches = [(x[i : i + size], y[i : i + size]) for i in range(0, len(x), size)]
@@ -893,6 +934,24 @@ def foretold(folders: Iterable[Path]) -> None:
             shown = console(stderr=True)
             shown.print(folder.name, style="bold", markup=False, highlight=False)
             shown.print(prediction_table(run))
+
+
+def challenge_table(scored: str, results: Iterable[Any]) -> Any:
+    """One row a theory and case: what was measured, what was said, the score."""
+    from rich.table import Table
+    from rich.text import Text
+
+    def numbers(values: Iterable[float]) -> str:
+        return " ".join(f"{v:.3g}" for v in values)
+
+    table = Table(caption=f"score: {scored}; 0 is perfect")
+    for title in ("case", "theory", "measured", "±", "predicted", "score"):
+        table.add_column(title)
+    for r in results:
+        three = map(numbers, (r.measured, r.stderr, r.predicted))
+        cells = (r.case, r.theory, *three, r.failure or f"{r.score:.3f}")
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
 
 
 def listing(rows: Iterable[tuple[str, ...]]) -> None:

@@ -292,7 +292,8 @@ def _possible(
         streamed = (Charges.quantities | GradientNoise.quantities) - LayerMoments.quantities
         for instrument in panel.ON_PROBE:
             streamed -= instrument.quantities
-        chosen = [law for law in chosen if not streamed & set(law.needs)]
+        unknown = streamed | {"sharpness_preconditioned"}  # by an optimiser that is not there
+        chosen = [law for law in chosen if not unknown & set(law.needs)]
         if not found:
             chosen = [law for law in chosen if not panel.asks_for_symmetries(set(law.needs))]
     return found, [law.name for law in chosen]

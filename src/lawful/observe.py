@@ -227,6 +227,7 @@ class Observation:
     # -- life ----------------------------------------------------------------------------------
 
     def __enter__(self) -> Observation:
+        self.ranks.meet()
         self._writer = NoPen()
         written = self.ranks.lead(
             lambda: RunWriter.create(self.out, self._manifest(), resume=self.resume)

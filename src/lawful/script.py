@@ -234,7 +234,9 @@ class Watcher:
             return
         if self._chosen is not None:
             if module is self._chosen or module in set(self._chosen.modules()):
-                self._open(self._chosen, module, args)
+                there = living()
+                found = holder(self._chosen, there.optimizers)
+                self._open(self._chosen, found, there.scaler, module, args)
             return
         if module in self._inside or not module.training:
             return
@@ -246,13 +248,13 @@ class Watcher:
             self._search(module, args)
 
     def _search(self, called: nn.Module, args: tuple[Any, ...]) -> None:
-        optimizers, modules = living()
-        found = holder(called, optimizers)
+        there = living()
+        found = holder(called, there.optimizers)
         if found is None:
             return
-        model = trained_by(found, called, modules)
-        if model is called or called in set(model.modules()):
-            self._open(model, called, args, optimizer=found)
+        model = trained_by(found, called, there.modules)
+        if called in set(model.modules()):
+            self._open(model, found, there.scaler, called, args)
         else:
             self._chosen = model
 
@@ -275,24 +277,24 @@ class Watcher:
 
     def _open_for(self, optimizer: Optimizer) -> None:
         """The optimiser is known before the model was seen to be called in training."""
-        model = trained_by(optimizer, None, living()[1])
+        there = living()
+        model = trained_by(optimizer, None, there.modules)
         if model is not None:
-            self._open(model, None, (), optimizer=optimizer)
+            self._open(model, optimizer, there.scaler)
 
     # -- opening ---------------------------------------------------------------------------------
 
     def _open(
-        self, model: nn.Module, called: nn.Module | None, args: tuple[Any, ...], *,
-        optimizer: Optimizer | None = None,
+        self, model: nn.Module, optimizer: Optimizer | None, scaler: Any,
+        called: nn.Module | None = None, args: tuple[Any, ...] = (),
     ) -> None:  # fmt: skip
         """Attach; `called` is the module whose call is under way, if one is."""
-        optimizer = optimizer or holder(model, living()[0])
         self._listen_no_more()
         before = set() if called is None else set(called._forward_pre_hooks)
         try:
             # In the code the door would be open before any mixed precision begins.
             with torch.autocast(next(model.parameters()).device.type, enabled=False):
-                self.observation = self._observed(model, optimizer).__enter__()
+                self.observation = self._observed(model, optimizer, scaler).__enter__()
         except Exception as problem:
             self.observation, self._failed = None, True
             self._say(f"nothing is recorded: {problem}")
@@ -302,7 +304,7 @@ class Watcher:
         self._introduce(model, optimizer)
         self._watch_loss(model)
 
-    def _observed(self, model: nn.Module, optimizer: Optimizer | None) -> Observation:
+    def _observed(self, model: nn.Module, optimizer: Optimizer | None, scaler: Any) -> Observation:
         wish = self.wish
         steps = 0 if optimizer is None else self._steps.get(optimizer, 0)
         if steps:
@@ -310,7 +312,7 @@ class Watcher:
         return observe(
             model, wish.out, list(wish.laws), optimizer=optimizer, schedule=wish.schedule,
             reduction=wish.reduction or "mean", accumulation=wish.accumulation or 1,
-            layers=list(wish.layers), scaler=living_scaler(), seed=wish.seed, first_step=steps,
+            layers=list(wish.layers), scaler=scaler, seed=wish.seed, first_step=steps,
             manifest={"script": {"argv": list(sys.argv)}},
         )  # fmt: skip
 
@@ -426,26 +428,32 @@ class _Backward(TorchFunctionMode):
 # -- looking at what is there ------------------------------------------------------------------
 
 
-def living() -> tuple[list[Optimizer], list[nn.Module]]:
-    """Every optimiser and module of this process."""
-    optimizers: list[Optimizer] = []
-    modules: list[nn.Module] = []
+@dataclass(frozen=True)
+class Living:
+    """Every optimiser, module and loss scaler in use in this process."""
+
+    optimizers: list[Optimizer]
+    modules: list[nn.Module]
+    scalers: list[Any]
+
+    @property
+    def scaler(self) -> Any:
+        """The loss scaler, if there is exactly one."""
+        return self.scalers[0] if len(self.scalers) == 1 else None
+
+
+def living() -> Living:
+    """What is alive now; one walk over all objects, some tenths of a second."""
+    found = Living([], [], [])
     for thing in gc.get_objects():
         kind = type(thing)  # not isinstance: objects may lie about their class, or compute it
         if issubclass(kind, nn.Module) and "_parameters" in thing.__dict__:
-            modules.append(thing)
+            found.modules.append(thing)
         elif issubclass(kind, Optimizer) and "_optimizer_step_pre_hooks" in thing.__dict__:
-            optimizers.append(thing)  # those without only wrap another one
-    return optimizers, modules
-
-
-def living_scaler() -> Any:
-    """The `GradScaler` in use, if there is exactly one."""
-    found = [
-        thing for thing in gc.get_objects()
-        if issubclass(type(thing), torch.amp.GradScaler) and thing.is_enabled()
-    ]  # fmt: skip
-    return found[0] if len(found) == 1 else None
+            found.optimizers.append(thing)  # those without only wrap another one
+        elif issubclass(kind, torch.amp.GradScaler) and thing.is_enabled():
+            found.scalers.append(thing)
+    return found
 
 
 def held(optimizer: Optimizer) -> Parameters:

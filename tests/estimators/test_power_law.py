@@ -19,7 +19,7 @@ def test_the_window_is_what_is_fitted():
 
 def test_points_weigh_equally_in_the_logarithm():
     """Noise on the many last ranks must not drown the few first: a bent curve shows which."""
-    y = np.where(RANKS < 32, RANKS**-1.0, 32.0 ** -1 * (RANKS / 32) ** -2.0)
+    y = np.where(RANKS < 32, RANKS**-1.0, 32.0**-1 * (RANKS / 32) ** -2.0)
     with pytest.warns(PowerLawWarning):
         assert power_law(RANKS, y, (1, 1000)).exponent == pytest.approx(1.5, abs=0.05)
 

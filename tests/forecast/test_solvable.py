@@ -100,7 +100,9 @@ def test_loud_outputs_are_foreseen_to_be_lazy_and_are() -> None:
 def test_classes_are_partly_covered() -> None:
     x, _ = world()
     y = (x[:, 0] > 0).long()
-    found = of(predict(MLP(5, 2, width=16, depth=1), (x, y), F.cross_entropy, **RUN), "lazy or rich")
+    found = of(
+        predict(MLP(5, 2, width=16, depth=1), (x, y), F.cross_entropy, **RUN), "lazy or rich"
+    )
     assert found[0].applies == "partly"
     assert "5 nats" in found[0].assumption
 

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import warnings
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lawful
+from lawful.instruments import distributed
 
 BATCH, STEPS = 48, 8
 SCHEDULES = {
@@ -82,20 +84,25 @@ def net(kind: str) -> nn.Module:
 
 
 def train(kind: str, out: Path, how: str = "at", *, rank: int = 0, size: int = 1) -> None:
-    """how: a schedule, or what is wrong: `uneven` shares, `fail` in the last process, `kill0`."""
+    """how: a schedule, or what is wrong: `uneven` shares, `fail` in the last process,
+    `absent`: only the first attaches, `kill0`: that process is killed.
+    """
     model = net(kind)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=1e-2)
     schedule = SCHEDULES.get(how, SCHEDULES["at"])()
     watching = lawful.observe(
         model, out, optimizer=optimizer, schedule=schedule, keep="matrices", window=4
     )
+    if how == "absent" and rank > 0:
+        return
     with watching as watch:
+        well = watch.layers.end_of_batch
         for step in range(STEPS):
             x, y = (t.chunk(size)[rank] for t in batch(step))
             if how == "uneven":
                 x, y = x[: len(x) - 7 * rank], y[: len(y) - 7 * rank]
-            if how == "fail" and step == 1 and rank == size - 1:
-                watch.layers.end_of_batch = broken  # type: ignore[method-assign]
+            if how == "fail" and rank == size - 1:
+                watch.layers.end_of_batch = broken if step == 1 else well  # type: ignore[method-assign]
             if how.startswith("kill") and step == 6 and rank == int(how[4:]):
                 os.kill(os.getpid(), signal.SIGKILL)
             loss = F.cross_entropy(model(x), y)
@@ -112,6 +119,8 @@ def broken(*_: object, **__: object) -> None:
 
 def main(kind: str, out: str, how: str = "at") -> None:
     dist.init_process_group("gloo")
+    if how == "absent":
+        distributed.PATIENCE = timedelta(seconds=1)
     warnings.simplefilter("ignore", lawful.LawfulWarning)
     try:
         train(kind, Path(out), how, rank=dist.get_rank(), size=dist.get_world_size())

@@ -1,5 +1,7 @@
 """Matching undoes a permutation exactly; the barrier of a known path; functions unchanged."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +12,7 @@ from lawful.instruments.mode_connectivity import barrier, match, mixture, path
 def mlp(*sizes, seed=0):
     torch.manual_seed(seed)
     layers = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
+    for a, b in pairwise(sizes):
         layers += [nn.Linear(a, b), nn.Tanh()]
     return nn.Sequential(*layers[:-1])
 
@@ -19,7 +21,7 @@ def shuffled(state, layers, seed=1):
     """The same function, hidden neurons in another order."""
     draw = torch.Generator().manual_seed(seed)
     out = {n: p.clone() for n, p in state.items()}
-    for here, after in zip(layers, layers[1:], strict=False):
+    for here, after in pairwise(layers):
         order = torch.randperm(len(out[f"{here}.weight"]), generator=draw)
         out[f"{here}.weight"] = out[f"{here}.weight"][order]
         out[f"{here}.bias"] = out[f"{here}.bias"][order]
@@ -57,7 +59,9 @@ def test_matching_changes_no_function_and_lowers_the_barrier():
 
     plain, matched = barrier(path(one, a, b, loss)), barrier(path(one, a, c, loss))
     assert matched < 0.7 * plain
-    assert float(path(one, a, b, loss)[0]) == pytest.approx(float((one(x) - y).detach().square().mean()))
+    assert float(path(one, a, b, loss)[0]) == pytest.approx(
+        float((one(x) - y).detach().square().mean())
+    )
 
 
 def test_the_barrier_is_over_the_line_between_the_ends():

@@ -308,9 +308,10 @@ def test_a_map_called_twice_is_measured_from_its_second_step():
 def test_one_sample_tells_no_noise_and_a_frozen_layer_is_left_out():
     model = mlp().double()
     x, y = data(model, 1)
-    _, found = observe(model, [(x, y)])
+    reading, found = observe(model, [(x, y)])
     assert ("0", "gradient_power") in found
     assert ("0", "noise_trace") not in found
+    assert any("batches of one sample" in text for _, text in reading.problems)
     model[0].weight.requires_grad_(False)
     _, found = observe(model, [data(model, 8)])
     assert {layer for layer, _ in found} == {"", "2"}

@@ -70,6 +70,17 @@ def test_an_optimiser_without_an_edge_is_out_of_regime(edge):
     assert edge.verdict("edge_of_stability", "").status == "undetermined"
 
 
+def test_a_run_whose_curvature_could_not_be_measured_is_undetermined(edge):
+    edge.forget("sharpness_preconditioned", "sharpness_preconditioned_predicted")
+    found = edge.verdict("edge_of_stability", "")
+    assert found.status == "undetermined"
+    assert "not measured" in found.sentence
+    edge.manifest["optimizer"]["class"] = "Adagrad"
+    found = edge.verdict("edge_of_stability", "")
+    assert found.status == "out of regime"
+    assert "none for this quantity under Adagrad" in found.sentence
+
+
 def test_sharpness_that_falls_violates_progressive_sharpening(edge):
     falling = [10 * 0.97**i for i in range(len(STEPS))]
     edge.record("sharpness", falling, layer="", steps=STEPS, stderr=1e-3)

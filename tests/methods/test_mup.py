@@ -86,7 +86,7 @@ def test_initial_deviations_are_read_off_the_base_model():
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_a_step_is_that_of_the_form_with_factors(optimizer):
-    """Readout with an explicit 1/m, constant init and rate (Adam) or ×m (SGD): the same function."""
+    """Readout with an explicit 1/m, constant init, rate ×1 (Adam) or ×m (SGD): the same."""
     torch.manual_seed(0)
     m, base = 4, 8
     made = mup(mlp, 32, base=base, delta=16)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import math
 
 import pytest
+import torch
+from rich.console import Console
+from torch import nn
+from torch.nn.functional import mse_loss
 
+import lawful
 from lawful.laws import Verdict
 from lawful.record import Measurement, RunWriter, open_run
 from lawful.report.html import render
-from lawful.report.knobs import knobs
+from lawful.report.knobs import knob_table, knobs
 
 
 def recorded(path, **values: tuple[float, float]):
@@ -21,8 +27,12 @@ def recorded(path, **values: tuple[float, float]):
 
 
 @pytest.mark.parametrize(
-    ("ratio", "says"), [(1.1, "At the edge"), (0.7, "Near the edge"), (0.2, "Far below the edge")]
-)
+    ("ratio", "says"),
+    [
+        (1.1, "At the edge"), (0.98, "Near the edge"), (0.7, "Below the edge"),
+        (0.2, "Far below the edge"),
+    ],
+)  # fmt: skip
 def test_the_edge(tmp_path, ratio, says):
     (knob,) = knobs(recorded(tmp_path, edge_ratio=(ratio, 0.01)), [])
     assert knob.advice.startswith(says)
@@ -55,6 +65,10 @@ def test_nothing_is_said_without_an_error_bar(tmp_path):
     assert knobs(run, []) == []
 
 
+def test_a_curvature_that_is_not_known_says_nothing(tmp_path):
+    assert knobs(recorded(tmp_path, edge_ratio=(0.9, 0.2)), []) == []
+
+
 def test_a_noise_scale_that_is_not_resolved_says_nothing(tmp_path):
     run = recorded(tmp_path, noise_scale=(50.0, 40.0), batch_size=(32.0, 0.0))
     assert knobs(run, []) == []
@@ -62,3 +76,38 @@ def test_a_noise_scale_that_is_not_resolved_says_nothing(tmp_path):
 
 def test_the_page_shows_the_panel(tmp_path):
     assert 'id="knobs"' in render(recorded(tmp_path, edge_ratio=(0.9, 0.01)), [])
+
+
+def test_a_real_run_is_advised_end_to_end(tmp_path):
+    """Gradient noise and curvature observed together: both knobs, and the page and screen agree."""
+    torch.manual_seed(0)
+    x = torch.randn(128, 6)
+    y = x @ torch.randn(6, 3) + torch.randn(128, 3)
+    model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with lawful.observe(
+        model, tmp_path / "run", laws=["noise", "curvature"], optimizer=optimizer,
+        probe=lawful.Probe([(x, y)], mse_loss), schedule=lawful.log_spaced(5, last=160),
+    ) as observation:  # fmt: skip
+        for step in range(160):
+            batch = torch.arange(8) + 8 * (step % 16)
+            optimizer.zero_grad()
+            mse_loss(model(x[batch]), y[batch]).backward()
+            optimizer.step()
+    run = observation.run
+    verdicts = lawful.test(run)
+    edge, batch_size = knobs(run, verdicts)
+    assert edge.law == "edge_of_stability"
+    assert edge.value == pytest.approx(run.at("sharpness", "").value * 0.05 / 2, rel=1e-3)
+    assert edge.advice.startswith("Far below the edge")
+    assert batch_size.law == "noise_scale"
+    assert batch_size.value == pytest.approx(run.at("noise_scale", "").value / 8)
+    for text in (render(run, verdicts), screen(run, verdicts)):
+        assert "at least doubled" in text
+        assert "noise scale / batch" in text
+
+
+def screen(run, verdicts) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(knob_table(knobs(run, verdicts)))
+    return console.export_text()

@@ -22,7 +22,9 @@ def test_the_kernel_is_autograds():
     draw = torch.Generator().manual_seed(0)
     U, V = (torch.randn(s, generator=draw, dtype=torch.float64) for s in ((5, 6), (3, 5)))
     x = pairs(3)[0][:4]
-    J = [torch.autograd.functional.jacobian(lambda u, v: scores(u, v, x), (U, V))[i] for i in (0, 1)]
+    J = [
+        torch.autograd.functional.jacobian(lambda u, v: scores(u, v, x), (U, V))[i] for i in (0, 1)
+    ]
     flat = torch.cat([j.reshape(4, 3, -1) for j in J], 2)
     torch.testing.assert_close(kernel(U, V, x), torch.einsum("ncp,mcp->nm", flat, flat))
 

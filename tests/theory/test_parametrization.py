@@ -14,7 +14,12 @@ from lawful.theory.parametrization import (
     ntk,
 )
 
-SIDES = {"input": Growth(1, 8), "hidden": Growth(8, 8), "output": Growth(8, 1), "fixed": Growth(1, 1)}
+SIDES = {
+    "input": Growth(1, 8),
+    "hidden": Growth(8, 8),
+    "output": Growth(8, 1),
+    "fixed": Growth(1, 1),
+}
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])

@@ -88,14 +88,13 @@ class Browser:
         )
         return answer["result"].get("value")
 
-    def wait_for(self, expression: str, seconds: float = 60) -> Any:
-        """The value of an expression once it is true."""
+    def wait_for(self, expression: str, seconds: float = 60) -> None:
+        """Return once an expression is true in the page."""
         end = time.monotonic() + seconds
-        while not (value := self.ask(expression)):
+        while not self.ask(f"Boolean({expression})"):
             if time.monotonic() > end:
                 raise TimeoutError(expression)
             time.sleep(0.05)
-        return value
 
     def picture(self, file: Path, *, whole: bool = False) -> None:
         """A screenshot."""

@@ -108,7 +108,7 @@ def test_without_the_token_nothing_is_shown(runs: Path, tmp_path: Path) -> None:
         browser.ask(f"document.getElementById('token').value = '{server.token}'")
         browser.ask("document.querySelector('#door button').click()")
         browser.wait_for("document.querySelectorAll('#runs li').length === 2")
-        assert browser.ask("document.getElementById('door').hidden")
+        browser.wait_for("document.getElementById('door').hidden")
         assert server.token not in browser.ask("location.href")
         time.sleep(0.5)
         fine(browser)

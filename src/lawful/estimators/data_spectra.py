@@ -15,7 +15,7 @@ Correlation at lag t. C(t)_{ab} = P(x_s = a, x_{s+t} = b) − P(a)P(b); its squa
 halves of the text, ⟨C⁽¹⁾(t), C⁽²⁾(t)⟩, which sampling noise does not enter.
 
 Source: Stringer et al., Nature 571 (2019) (the split); Cagnetta & Wyart, arXiv 2406.00048
-(correlations of tokens); the exponents are read by `power_law` over a window that the caller states.
+(correlations of tokens). `power_law` reads the exponents, over a window that the caller states.
 """
 
 from __future__ import annotations

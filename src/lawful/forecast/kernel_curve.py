@@ -2,9 +2,9 @@
 
     Θ of the model as it is, on P samples   →   λ_i, v_i²   →   test error at n samples
 
-Errors are shares of the targets' variance (1: nothing learned), on samples not trained on. Classes are
-one-hot with the mean removed. Printed with it: the exponent min(b − 1, 2a) from the inner ranks of the
-spectrum, by which the curve is continued beyond the sample.
+Errors are shares of the targets' variance (1: nothing learned), on samples not trained on. Classes
+are one-hot with the mean removed. Printed with it: the exponent min(b − 1, 2a) from the inner ranks
+of the spectrum, by which the curve is continued beyond the sample.
 
 Rests on: lazy training to the end (see `lazy or rich`), a squared loss, no label noise beyond what
 the sample shows; n at most a quarter of the P samples (the tail of the spectrum is missing beyond);
@@ -38,6 +38,9 @@ RIDGE = 1e-6  # of the mean eigenvalue, for round-off
 def forecasts(case: Case) -> list[Forecast]:
     """Held-out error at three sizes, and the exponent of the curve."""
     rests = "Lazy training to the end under a squared loss."
+    if not case.training.sgd:
+        said = f"{case.training.optimizer} rescales gradients: the tangent kernel is not its own."
+        return [silent(THEORY, "", said, f"SGD; the optimiser is {case.training.optimizer}.")]
     found = spectrum(case)
     if isinstance(found, str):
         return [silent(THEORY, "", found, rests)]

@@ -1,8 +1,8 @@
 """Forecast: will this model train as its linearisation, or learn features?
 
-On a few samples the Jacobian J of the outputs is taken, the linearised model is trained to the end in
-closed form, δ = Jᵀ(JJᵀ)⁺Δ, Δ the change of outputs that is asked for, and the network is evaluated
-there:
+On a few samples the Jacobian J of the outputs is taken, the linearised model is trained to the end
+in closed form, δ = Jᵀ(JJᵀ)⁺Δ, Δ the change of outputs that is asked for, and the network is
+evaluated there:
 
     ρ = ‖f(θ + δ) − f(θ) − Jδ‖/‖Jδ‖          lazy below 0.1, rich above 1
 
@@ -39,6 +39,9 @@ MARGIN = 5.0
 def forecasts(case: Case) -> list[Forecast]:
     """ρ, its verdict, and the scale of outputs at which training is lazy."""
     rests = "Gradient descent from these weights on a few samples, dropout off."
+    if not case.training.sgd:
+        said = f"{case.training.optimizer} rescales gradients: its linearisation ends elsewhere."
+        return [silent(THEORY, "", said, f"SGD; the optimiser is {case.training.optimizer}.")]
     found = outputs_wanted(case)
     if isinstance(found, str):
         return [silent(THEORY, "", found, rests)]
@@ -60,7 +63,7 @@ def forecasts(case: Case) -> list[Forecast]:
         "rich": "features are learned, the tangent kernel at the start says little",
     }[word]
     # Classes have no targets that could be reached, so there the number is a convention.
-    applies = "partly" if classes or not case.training.sgd else "yes"
+    applies = "partly" if classes else "yes"
     return [
         Forecast(
             THEORY, "nonlinearity", "", rho, "1",
@@ -68,8 +71,8 @@ def forecasts(case: Case) -> list[Forecast]:
         ),
         Forecast(
             THEORY, "lazy_scale", "", alpha, "1",
-            f"Outputs times {figure(alpha)} (and the learning rate over its square) would be at the "
-            "border of lazy.", rests, applies,
+            f"Outputs times {figure(alpha)} (and the learning rate over its square) would be at "
+            "the border of lazy.", rests, applies,
         ),
     ]  # fmt: skip
 

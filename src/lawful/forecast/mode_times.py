@@ -6,8 +6,9 @@ For y ≈ W_L … W_1 x under c·E‖f − y‖², E[yxᵀ] = U diag(s) Vᵀ and
 
 from u_0 = ‖W_1v + W_2ᵀu‖²/4 for two layers (small weights), from (UᵀWV)_kk for more.
 
-Rests on: white inputs (λ_max/λ_min of Σ_x; at 2 a path is off by 12 %, at 10 by 30 %); weights small
-against the modes (u_0 ≪ s); full-batch descent at a small rate; for L > 2 layers that are balanced.
+Rests on: white inputs (λ_max/λ_min of Σ_x; at 2 a path is off by 12 %, at 10 by 30 %); weights
+small against the modes (u_0 ≪ s); full-batch descent at a small rate; for L > 2 layers that are
+balanced.
 
 Source: see `theory.deep_linear_modes`.
 """

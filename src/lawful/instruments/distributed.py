@@ -24,9 +24,11 @@ a reading when the next window may open.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
+PATIENCE = timedelta(minutes=5)
+_MEETINGS = itertools.count()
 DIGIT = 4096  # counts travel as digits, so that float32 sums of up to 4096 processes are exact
 
 
@@ -74,6 +78,26 @@ class Ranks:
     def keep(self) -> int:
         """Clusters that a process keeps, so that all of them keep what one alone would."""
         return math.ceil(KEEP_CLUSTERS / math.ceil(self.size / self.every))
+
+    def meet(self) -> None:
+        """Wait until every process has come here: one that has not would leave the rest hanging.
+
+        Raises `ValueError` when some have not come within five minutes.
+        """
+        if self.size == 1:
+            return
+        everyone = dist.get_process_group_ranks(self.group or dist.group.WORLD)
+        meeting = next(_MEETINGS)
+        keys = [f"lawful/{meeting}/{everyone[0]}/{rank}" for rank in range(self.size)]
+        store = dist.distributed_c10d._get_default_store()
+        store.set(keys[self.rank], "here")
+        try:
+            store.wait(keys, PATIENCE)
+        except RuntimeError:
+            raise ValueError(
+                f"model is trained by {self.size} processes and not all of them attach: call "
+                "lawful.observe in every process, not only in the first"
+            ) from None
 
     def lead(self, action: Callable[[], T]) -> T | None:
         """Do it in the first process, None in the others; where it fails, it fails in all."""
@@ -209,24 +233,33 @@ def whole(t: Any) -> Any:
     return t.full_tensor() if sharded(t) else t
 
 
-def by_rows(W: Any) -> bool:
-    """Whether each process holds some rows of W (d_b, d_a), complete ones."""
-    return sharded(W) and all(p.is_replicate() or p.is_shard(0) for p in W.placements)
+def held(t: Any) -> Tensor:
+    """The rows or columns of a weight that this process holds; no communication."""
+    return t.to_local() if sharded(t) else t
 
 
-def held(W: Any) -> Tensor:
-    """The rows of W that this process holds; W itself where it is not cut by rows."""
-    return W.to_local() if by_rows(W) else whole(W)
+def columns_held(W: Any) -> slice:
+    """Which columns of W (d_b, d_a) those of `held` are: all, unless W is cut by columns."""
+    if not sharded(W) or _by_rows(W):
+        return slice(None)
+    which = next(i for i, p in enumerate(W.placements) if not p.is_replicate())
+    chunk = math.ceil(W.shape[1] / W.device_mesh.size(which))  # as `torch.chunk` cuts
+    at = W.device_mesh.get_local_rank(which) * chunk
+    return slice(at, at + chunk)
+
+
+def _by_rows(W: Any) -> bool:
+    return all(p.is_replicate() or p.is_shard(0) for p in W.placements)
 
 
 def gather(steady: Steadiness, W: Any) -> None:
-    """Make gradient sums over the rows held here those of the whole W; a collective."""
-    if not by_rows(W):
+    """Make gradient sums over the piece of W held here those of the whole W; a collective."""
+    if not sharded(W):
         return
     from torch.distributed.tensor import DTensor, Partial  # loaded, since W is one
 
-    def rows(local: Tensor) -> Tensor:
-        shape = torch.Size([W.shape[0], local.shape[1]])
+    def joined(local: Tensor) -> Tensor:
+        shape = torch.Size([W.shape[0], local.shape[1] if _by_rows(W) else W.shape[1]])
         return DTensor.from_local(
             local, W.device_mesh, W.placements, run_check=False, shape=shape, stride=(shape[1], 1)
         ).full_tensor()
@@ -235,7 +268,7 @@ def gather(steady: Steadiness, W: Any) -> None:
         summed = [p if p.is_replicate() else Partial() for p in W.placements]
         return DTensor.from_local(local, W.device_mesh, summed, run_check=False).full_tensor()
 
-    steady.gather(rows, total)
+    steady.gather(image=joined if _by_rows(W) else total, joined=joined, total=total)
 
 
 # -- moments ---------------------------------------------------------------------------------------

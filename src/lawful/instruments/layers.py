@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ..estimators.linear_map import Canonical, canonical, output_side, part
 from ..estimators.moments import Moments
 from ..record import RELATIONS, VOCABULARY, Measurement
-from .distributed import ALONE, Ranks, gather, held, merge, sharded, whole
+from .distributed import ALONE, Ranks, columns_held, gather, held, merge, sharded, whole
 from .maps import LinearMap, beside, inner_modules, linear_maps, why_not
 from .readings import (
     Label,
@@ -231,7 +231,8 @@ class LayerMoments:
             tap.thin = thin
             steady.reset()
             if tap.map.kind != "embedding":
-                steady.begin(held(tap.map.weight()))
+                W = tap.map.weight()
+                steady.begin(held(W), columns_held(W))
 
     @contextmanager
     def together(self) -> Iterator[None]:

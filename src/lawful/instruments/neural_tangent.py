@@ -49,9 +49,6 @@ MEMORY = 2**28
 
 BUCKETS = 2**16
 MIXTURES = 8
-CHUNK = 16
-"""Outputs of a sample differentiated at once."""
-
 Named = dict[str, Tensor]
 
 
@@ -223,7 +220,7 @@ def jacobian(model: nn.Module, theta: Named, x: Any, directions: Tensor) -> Name
     def of_sample(sample: Any) -> Named:
         single = tree_map(lambda t: t[None], sample)
         back: Any = vjp(lambda t: _call_with(model, t, single).reshape(-1), theta)[1]
-        return vmap(lambda xi: back(xi)[0], chunk_size=CHUNK)(directions)
+        return vmap(lambda xi: back(xi)[0])(directions)
 
     if not _mixes_samples(model):
         try:

@@ -47,6 +47,7 @@ from .tap import Hooks, Scale, Tap
 BATCHES = 32
 EVERY = 16  # one batch in so many gives what costs more: Hebb, the increment, neurons
 MISMATCH = 1e-2  # of Σ_s |projection|: above what half precision rounds off
+ALONE = "batches of one sample: one batch size tells no noise from signal; accumulate or enlarge"
 Array = NDArray[np.float64]
 
 
@@ -158,6 +159,8 @@ class GradientNoise:
         for pair in self.pairs:
             pair.read(step, reading)
         reading.rows += self._whole(step, whole)
+        if whole and all((table[:, _INVERSE] == 1).all() for _, table in whole):
+            reading.problems += self._once([("", ALONE)])
         reading.problems += self._once(self._uncovered([layer for layer, _ in whole]))
         self._begin()
         return reading

@@ -27,6 +27,7 @@ from ..theory.fluctuation_dissipation import cross_term
 from .readings import Label
 
 PROBES = 8
+EVERY = slice(None)
 
 
 class Steadiness:
@@ -51,10 +52,13 @@ class Steadiness:
         return len(self._scalars)
 
     @torch.no_grad()
-    def begin(self, W: Tensor) -> None:
-        """Remember where W was, as its image of a few random directions: d_b × 8 numbers."""
+    def begin(self, W: Tensor, columns: slice = EVERY) -> None:
+        """Remember where W was, as its image of a few random directions: d_b × 8 numbers.
+
+        columns: the ones that are given, where W lies in pieces.
+        """
         if self._start is None:
-            self._start = W.float() @ self._directions.to(W.device)
+            self._start = W.float() @ self._directions[columns].to(W.device)
 
     @torch.no_grad()
     def add(
@@ -75,13 +79,17 @@ class Steadiness:
         self._scalars.append(torch.stack([w.dot(g), g.dot(g), w.dot(w)]))
         self._rates.append((eta, gamma))
 
-    def gather(self, rows: Callable[[Tensor], Tensor], total: Callable[[Tensor], Tensor]) -> None:
-        """Become the sums of the whole W, of which several processes have held some rows each.
+    def gather(
+        self, *, image: Callable[[Tensor], Tensor], joined: Callable[[Tensor], Tensor],
+        total: Callable[[Tensor], Tensor],
+    ) -> None:  # fmt: skip
+        """Become the sums of the whole W, of which several processes have held a piece each.
 
-        rows: puts the rows of all processes in place; total: adds numbers over the processes.
+        image: makes W times the directions whole; joined: puts pieces of a matrix like W in
+        place; total: adds numbers over the processes.
         """
-        self._start = None if self._start is None else rows(self._start)
-        self._halves = [rows(half) for half in self._halves]
+        self._start = None if self._start is None else image(self._start)
+        self._halves = [joined(half) for half in self._halves]
         if self._scalars:
             self._scalars = list(total(torch.stack(self._scalars)))
 

@@ -178,6 +178,10 @@ EXPERIMENTS = (
     "wide_limit",
     "double_descent",
     "a_priori_exponent",
+    "scaling_law",
+    "mup_transfer",
+    "grokking",
+    "mode_connectivity",
 )
 """The modules of `experiments/`, in the order they are listed."""
 

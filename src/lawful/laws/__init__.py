@@ -45,6 +45,7 @@ from . import (  # noqa: F401 (importing a family registers its laws)
     representation_collapse,
     scale_drift,
     scaling_law,
+    scaling_rules,
     stationarity,
     symmetry_breaking,
     virial,

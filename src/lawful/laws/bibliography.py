@@ -190,6 +190,27 @@ NOISE_SCALE = """\
 }
 """
 
+LINEAR_SCALING = """\
+@article{goyal2017accurate,
+  title = {Accurate, Large Minibatch {SGD}: Training {ImageNet} in 1 Hour},
+  author = {Goyal, Priya and others},
+  year = {2017},
+  eprint = {1706.02677},
+  archivePrefix = {arXiv}
+}
+"""
+
+ROOT_SCALING = """\
+@inproceedings{malladi2022sdes,
+  title = {On the {SDE}s and Scaling Rules for Adaptive Gradient Algorithms},
+  author = {Malladi, Sadhika and Lyu, Kaifeng and Panigrahi, Abhishek and Arora, Sanjeev},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2022},
+  eprint = {2205.10287},
+  archivePrefix = {arXiv}
+}
+"""
+
 NOISE_EQUILIBRIUM = """\
 @inproceedings{ziyin2024noise,
   title = {Parameter Symmetry and Noise Equilibrium of Stochastic Gradient Descent},

@@ -1,8 +1,8 @@
 """A claim that a number lies in an interval: the commonest shape of an empirical law.
 
-    holds         the 95 % interval of the number lies inside
-    violated      it lies outside
-    undetermined  it straddles an end, or its error is not known
+holds         the 95 % interval of the number lies inside
+violated      it lies outside
+undetermined  it straddles an end, or its error is not known
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def bounded(
             status, why = status_of(unmet), unmet.sentence
         else:
             status, why = within(found, low, high)
-        sentence = f"{quantity} = {show(found.value)} [{show(bounds[0])}, {show(bounds[1])}]: {why}."
+        sentence = (
+            f"{quantity} = {show(found.value)} [{show(bounds[0])}, {show(bounds[1])}]: {why}."
+        )
         start, step = at_initialisation(run, quantity, layer).value, max(found.step, 0)
         return Verdict(name, layer, step, status, found.value, bounds, math.nan, start, sentence)
 

@@ -51,6 +51,7 @@ LEAST_POINTS = 8
 RISE = 1.1
 FACTOR = 2.0
 LOOSE = 0.1
+COVERED = ("SGD", "RMSprop", "Adam", "AdamW")  # optimisers with a known threshold
 
 
 # What the record says -----------------------------------------------------------------------
@@ -102,6 +103,8 @@ def _reached(run: Run, quantity: str, layer: str) -> Condition:
     ratios = ratio(run, quantity, layer)
     top = float(ratios.max()) if len(ratios) else math.nan
     name = (run.manifest.get("optimizer") or {}).get("class")
+    if math.isnan(top) and name in COVERED and not len(_finite(run, quantity, layer)):
+        return Condition("edge", None, math.nan, "this curvature was not measured")
     if math.isnan(top):
         text = f"no threshold was recorded: theory has none for this quantity under {name}"
         return Condition("edge", None if name is None else False, math.nan, text, "out of regime")

@@ -50,9 +50,11 @@ def _grokked(run: Run, layer: str) -> tuple[Condition, ...]:
     end = number(run, "test_accuracy", layer)
     fitted = crossing(run, "train_accuracy", layer, FITTED)
     known = len(run.series("test_accuracy", layer)) > 0
-    late = known and math.isfinite(fitted) and number(
-        run, "test_accuracy", layer, int(fitted)
-    ) < end / 2
+    late = (
+        known
+        and math.isfinite(fitted)
+        and number(run, "test_accuracy", layer, int(fitted)) < end / 2
+    )
     general = f"test accuracy ends at {show(end)}: it never generalised"
     memory = "the training set was never fitted, or generalised as it was fitted: no delay"
     return (

@@ -5,7 +5,7 @@ Slopes. Over a sweep of the output scale α, at equal training loss, in the lazy
     ‖Δw‖ ~ α⁻¹,    ‖ΔΘ‖/‖Θ_0‖ ~ α⁻¹,    1 − cos(Θ_t, Θ_0) ~ α⁻²        each to ±0.1
 
 (the last one to ±0.2, being the square of the others). Regime: a smooth activation (where ReLU
-gates flip the kernel changes as α^−0.6 to α^−0.8) and a sweep over a factor of eight or more.
+gates flip the kernel changes as α^−0.55 to α^−0.85) and a sweep over a factor of eight or more.
 
 Linear. On any observed run: where the kernel has hardly moved (‖ΔΘ‖/‖Θ_0‖ ≤ 0.1) the outputs moved
 as the network linearised at the start, ‖Δf − J_0Δw‖/‖Δf‖ ≤ 0.1. Regime: a kernel that stayed. It
@@ -38,9 +38,7 @@ SOURCE = "Chizat, Oyallon, Bach, arXiv 1812.07956"
 def _swept(run: Run, layer: str) -> tuple[Condition, ...]:
     return (
         at_least(run, "smooth", layer, 1.0, "the activation has kinks: gates flip, slopes differ"),
-        at_least(
-            run, "sweep_span", layer, SPAN, "α varies by a factor of {value} only, 8 asked"
-        ),
+        at_least(run, "sweep_span", layer, SPAN, "α varies by a factor of {value} only, 8 asked"),
     )
 
 

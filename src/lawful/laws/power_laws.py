@@ -5,7 +5,7 @@ half of a stated window differs from that of the lower half by 30 % of the slope
 
 Regime: a window of a decade or more, inside the data (its first ranks are few, its last noise).
 
-Source: Zipf 1949; Stringer et al., Nature 571 (2019); the 30 % are ours: an exponential reads 150 %.
+Source: Zipf 1949; Stringer et al., Nature 571 (2019); the 30 % are ours (an exponential: 150).
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ lies outside, undetermined if it straddles.
 
 Regime: the runs fitted span a factor of 8 or more in what is extrapolated, and scatter about the
 fit by 2 % at most (more: they were not tuned, or follow no such law). A fit without the floor E
-extrapolates too low; a loss that falls faster than a power, too high: both are violations.
+extrapolates too low; a loss that falls faster than a power, too high: either violates.
 
-Source: Hoffmann et al., arXiv 2203.15556; the fit and its error, arXiv 2404.10102. The 2 % are ours.
+Source: Hoffmann et al., arXiv 2203.15556; its fit, arXiv 2404.10102. The 2 % are ours.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _regime(run: Run, layer: str) -> tuple[Condition, ...]:
 @declare(
     name="neural_scaling",
     family="empirical",
-    statement="Loss falls with size as a power law onto a floor, far enough to foresee larger runs.",
+    statement="Loss falls with size as a power law onto a floor, and foretells larger runs.",
     equation="L(N, D) = E + A N^−α + B D^−β",
     source="Hoffmann et al., arXiv 2203.15556; Besiroglu et al., arXiv 2404.10102",
     bibtex=bibliography.CHINCHILLA,
@@ -67,6 +67,4 @@ def neural_scaling(run: Run, layer: str) -> Verdict:
     status, why = weigh(found, said.value, (low, high), TOLERANCE, unmet)
     sentence = f"Loss {show(found.value)}, foreseen {show(said.value)} from smaller runs: {why}."
     start, step = at_initialisation(run, "scaling_loss", layer).value, max(found.step, 0)
-    return Verdict(
-        "neural_scaling", layer, step, status, effect, (low, high), 1.0, start, sentence
-    )
+    return Verdict("neural_scaling", layer, step, status, effect, (low, high), 1.0, start, sentence)

@@ -7,10 +7,10 @@ parametrisation at a constant rate has hidden slopes near 1 (Adam) and 2 (SGD): 
 parametrisation has hidden slopes near −½: features freeze. The output at initialisation may shrink
 (−½ in μP): the change is looked at, not the value.
 
-Use a rate at the large end of what trains, or nothing moves beyond rounding. A slope over less than
-a factor of 8 in width is no evidence of a limit.
+Turn dropout off for it. Use a rate at the large end of what trains, or nothing moves. A slope over
+less than a factor of 8 in width is no evidence of a limit.
 
-Source: Yang et al., arXiv 2203.03466, app. D; change instead of value as in `EleutherAI/nanoGPT-mup`.
+Source: Yang et al., arXiv 2203.03466, app. D; change, not value, as in `EleutherAI/nanoGPT-mup`.
 """
 
 from __future__ import annotations

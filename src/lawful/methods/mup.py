@@ -250,7 +250,7 @@ def _attention(model: nn.Module, small: nn.Module, queries: list[tuple[str, int]
         if not isinstance(module, nn.MultiheadAttention):
             continue
         reference = small.get_submodule(name)
-        growth = module.head_dim / reference.head_dim  # type: ignore[operator]
+        growth = module.head_dim / reference.head_dim
         if growth == 1:
             continue
         if module.in_proj_bias is not None:
@@ -261,9 +261,7 @@ def _attention(model: nn.Module, small: nn.Module, queries: list[tuple[str, int]
         module.register_forward_pre_hook(_Query(attention_factor(growth)), with_kwargs=True)
 
 
-def _modules(
-    model: nn.Module, globs: Iterable[str], argument: str
-) -> list[tuple[str, nn.Module]]:
+def _modules(model: nn.Module, globs: Iterable[str], argument: str) -> list[tuple[str, nn.Module]]:
     found = []
     for glob in globs:
         hits = [(n, m) for n, m in model.named_modules() if fnmatchcase(n, glob)]

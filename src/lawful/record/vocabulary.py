@@ -224,6 +224,11 @@ _PLAIN = [
     Quantity("critical_batch", "batch size at which both steps and samples are twice the least"),
     Quantity("hyperbola_residual", "root mean square of ln(steps/fit), fit S_min(1 + B_c/B)"),
     Quantity("scaling_error", "mean |ln L_k − ln L_1| at equal numbers of samples"),
+    Quantity("scaling_error_floor", "the same of two halves of the runs at k = 1: chance alone"),
+    Quantity("batch_ratio", "k: batch size over that of the run it is compared with"),
+    Quantity("rate_ratio", "learning rate over that of the run it is compared with"),
+    Quantity("rate_curvature", "ηλ_1 of the run with the larger batch, λ_1 of the Hessian"),
+    Quantity("rate_curvature_adam", "the same under Adam, λ_1 of P^{−1/2} H P^{−1/2}"),
     # charges of continuous symmetries (layer is the symmetry, e.g. "rescaling of fc0, fc1") -----
     Quantity(
         "charges", "C_i = θᵀA_iθ, one a direction (a matrix row by row for a mixing)", "W²", True
@@ -318,7 +323,10 @@ _PLAIN = [
     # solvable theory (cases of a simulation) ----------------------------------------------------
     Quantity("mode_projection", "(UᵀWV)_kk, what the network's product has of one data mode", "W"),
     Quantity("mode_error", "largest |u − u_theory|/s of a mode in training"),
-    Quantity("mode_error_bound", "the mode_error that finite steps make, of the strongest mode, to first order"),
+    Quantity(
+        "mode_error_bound",
+        "the mode_error that finite steps make, of the strongest mode, to first order",
+    ),
     Quantity("mode_error_order", "ηs_maxL/2, L layers: the order of mode_error"),
     Quantity("half_time", "η·steps until a mode has half of its strength", "1/s"),
     Quantity("mode_leakage", "off-diagonal over diagonal of UᵀWV, at most in training"),
@@ -345,7 +353,9 @@ _PLAIN = [
     Quantity("excess_risk", "E(f − f*)² of least squares of minimum norm"),
     Quantity("parameter_ratio", "parameters over samples, p/n"),
     # empirical laws of scale, transfer and formation (layer is the case) ------------------------
-    Quantity("scaling_loss", "loss of one run of a sweep of sizes; predicted from smaller ones", "ℓ"),
+    Quantity(
+        "scaling_loss", "loss of one run of a sweep of sizes; predicted from smaller ones", "ℓ"
+    ),
     Quantity("scaling_exponent", "exponent of a scaling law; the case says of what"),
     Quantity("scaling_floor", "E of L = E + A N^−α + B D^−β", "ℓ"),
     Quantity("fit_residual", "root mean square of ln(loss/fit) of a scaling law"),

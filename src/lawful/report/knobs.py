@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from ..record.run import Run
 
 
+LOOSE = 0.1  # relative bound beyond which a curvature is not known well enough to advise
+
+
 @dataclass(frozen=True)
 class Knob:
     """One reading of the panel.
@@ -52,7 +55,7 @@ def knobs(run: Run, verdicts: Sequence[Verdict]) -> list[Knob]:
 
 def _edge(run: Run) -> Iterator[Knob]:
     found = run.at("edge_ratio", "")
-    if found is None or not math.isfinite(found.stderr):
+    if found is None or not 0 <= found.stderr <= LOOSE * found.value:
         return
     low, high = _bounds(found.value, found.stderr)
     if low > 1:
@@ -60,6 +63,11 @@ def _edge(run: Run) -> Iterator[Knob]:
         advice += "a lower learning rate, or warm-up, would calm it."
     elif high < 0.5:
         advice = "Far below the edge: curvature would let the learning rate be at least doubled."
+    elif high < 0.95:
+        advice = (
+            "Below the edge of stability: the learning rate could grow by the inverse of this, "
+        )
+        advice += "no further."
     else:
         advice = "Near the edge of stability: curvature holds a larger learning rate back."
     bounds, trend = (low, high), _trend(run, "edge_ratio", "")

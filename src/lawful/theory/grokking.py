@@ -60,7 +60,7 @@ def scores(U: Tensor, V: Tensor, x: Tensor) -> Tensor:
 def kernel(U: Tensor, V: Tensor, x: Tensor) -> Tensor:
     """Tangent kernel of that network, its trace over outputs: Σ_c ∇f_c(x)·∇f_c(x'), (…, n, n).
 
-        Θ(x, x') = p · (u²)·(u'²) + 4 (x·x') Σ_n ‖V_·n‖² u_n u'_n
+    Θ(x, x') = p · (u²)·(u'²) + 4 (x·x') Σ_n ‖V_·n‖² u_n u'_n
     """
     u = x @ U.mT
     through = u * V.square().sum(-2).unsqueeze(-2)

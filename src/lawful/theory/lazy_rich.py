@@ -14,8 +14,8 @@ the sharp form of |h − y||D²h|/|Dh|²; it, too, falls as 1/α. ρ ≪ 1: lazy
 In units f = h/γ (γ = 1/α up to width) the best rate of SGD grows as γ² below γ = 1 and as γ^{2/L}
 above.
 
-Regime: smooth activations (where ReLU gates flip the kernel changes more slowly in α, α^−0.6 to
-α^−0.8), equal training loss at all α. Strong feature learning is not good feature learning.
+Regime: smooth activations (where ReLU gates flip the kernel changes more slowly in α, α^−0.55 to
+α^−0.85), equal training loss at all α. Strong feature learning is not good feature learning.
 
 Source: L. Chizat, E. Oyallon, F. Bach, arXiv 1812.07956; best rates, A. Atanasov et al., arXiv
 2410.04642; ρ derived here.

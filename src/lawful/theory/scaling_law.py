@@ -113,9 +113,7 @@ def bootstrap(
     return np.array([astuple(_law(_descend(start, x, y, c.astype(float)))) for c in counts])
 
 
-def interval(
-    value: float, refits: Array, runs: int, *, level: float = 0.95
-) -> tuple[float, float]:
+def interval(value: float, refits: Array, runs: int, *, level: float = 0.95) -> tuple[float, float]:
     """value ± t·s, s the deviation of the refits × √(runs/(runs − 5)), t Student's of `refits`.
 
     A percentile interval of 40 refits rests on one of them at either end; this one uses all. The
@@ -153,9 +151,7 @@ def projection(
 def objective(point: Array, x: Array, y: Array, weights: Array | float = 1.0) -> float:
     """Σ weights · Huber_δ of ln L, at (a, b, e, α, β); x: ln N, ln D (2, runs), y: ln L (runs,)."""
     r = np.abs(y - _predict(point, x)[0])
-    return float(
-        (weights * np.where(r < DELTA, 0.5 * r**2, DELTA * (r - 0.5 * DELTA))).sum()
-    )
+    return float((weights * np.where(r < DELTA, 0.5 * r**2, DELTA * (r - 0.5 * DELTA))).sum())
 
 
 def _descend(start: Array, x: Array, y: Array, weights: Array) -> Array:

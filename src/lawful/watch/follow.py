@@ -85,8 +85,6 @@ class Follower:
 
     def __enter__(self) -> Follower:
         self.wake()
-        self._judge = judge = Judge()
-        self._close = judge.end
         for thread in self._threads:
             thread.start()
         return self
@@ -94,7 +92,6 @@ class Follower:
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._asked.set()
-        self._close()
         for thread in self._threads:
             thread.join(5)
 
@@ -192,9 +189,11 @@ class Follower:
             self._end.wait(LOOK)
 
     def _judging(self) -> None:
+        self._judge = judge = Judge(self._end)
         while self._watched():
             if not self.judge_one():
                 self._end.wait(LOOK)
+        judge.end()
 
     def _watched(self) -> bool:
         """Wait for somebody to watch; False at the end."""

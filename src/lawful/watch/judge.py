@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import warnings
 from contextlib import suppress
 from multiprocessing import connection
@@ -48,9 +49,13 @@ def judged(path: Path) -> Judgement:
 
 
 class Judge:
-    """`judged` in another process, started at the first call."""
+    """`judged` in another process, started at the first call; for one thread.
 
-    def __init__(self) -> None:
+    stop: when it is set, nothing is waited for any longer.
+    """
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
         self._process: Any = None
         self._line: Any = None
 
@@ -60,8 +65,10 @@ class Judge:
             if self._process is None or not self._process.is_alive():
                 self._start()
             self._line.send(path)
-            if self._line.poll(PATIENCE):
-                return self._line.recv()
+            latest = time.monotonic() + PATIENCE
+            while not self._stop.is_set() and time.monotonic() < latest:
+                if self._line.poll(0.2):
+                    return self._line.recv()
             note = f"The laws could not be tested: it took more than {PATIENCE:.0f} seconds."
         except (EOFError, OSError) as error:
             note = f"The laws could not be tested: their process ended ({error})."

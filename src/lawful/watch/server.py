@@ -86,6 +86,7 @@ class Server(ThreadingHTTPServer):
             own |= {host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}
         self.names = frozenset(own)
         self._room = threading.BoundedSemaphore(CLIENTS)
+        self._open: set[Any] = set()
         if ":" in host:
             self.address_family = socket.AF_INET6
         super().__init__((host, port), Handler)
@@ -99,10 +100,19 @@ class Server(ThreadingHTTPServer):
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Answer, then make room."""
+        self._open.add(request)
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self._open.discard(request)
             self._room.release()
+
+    def server_close(self) -> None:
+        """Stop listening, and leave no connection that would go on being answered."""
+        super().server_close()
+        for request in list(self._open):
+            with suppress(OSError):
+                request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection that was cut is nobody's error."""

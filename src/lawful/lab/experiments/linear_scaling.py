@@ -4,7 +4,8 @@ Hypotheses (Goyal et al., arXiv 1706.02677, for SGD; Malladi, Lyu, Panigrahi, Ar
 2205.10287, for Adam; `theory/scaling_rules.py`). At equal numbers of samples the loss is the same
 after B → kB, η → kη, as long as kηλ₁ is small; for Adam, where noise dominates the gradient, after
 η → √k η, 1 − β → k(1 − β). The controls are the other rules: constant rate, and √ for SGD, linear
-for Adam. Measured: `scaling_error`, the mean of |ln L_k − ln L_1| along the run.
+for Adam. Measured: `scaling_error`, the mean of |ln L_k − ln L_1| along the run. The laws
+`linear_scaling` and `root_scaling` judge the runs that follow a rule where it is valid.
 
 Worlds.
 
@@ -12,7 +13,9 @@ Worlds.
                 exact mean loss of SGD, `regression_losses`, at kηλ₁ = 0.1, 0.4 and 1.6
     adam        tanh MLP 16–32–1 on fresh samples of a teacher with label noise of deviation 3,
                 B = 4, η = 1e-3, β = (0.9, 0.99), k = 4 and 8; loss without the label noise,
-                averaged over 32 copies; `floor` compares two disjoint halves of those at k = 1
+                averaged over 32 copies; `floor` compares two disjoint halves of those at k = 1.
+                Validity is read at the end: √kηλ₁ with the Gauss–Newton matrix (the label noise
+                has no mean) over the root of the second moment, and ‖∇L‖² over trΣ/(kB)
 
 Bands, as published with the derivation of the theory: linear rule on the regression below 0.02 for
 kηλ₁ ≤ 0.41; published beside it: 0.26 at 1.66, √ 0.43–1.35, constant 0.9–2.6, here held to at least
@@ -22,6 +25,7 @@ kηλ₁ ≤ 0.41; published beside it: 0.26 at 1.66, √ 0.43–1.35, constant 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +34,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...record import Run, RunWriter, open_run
+from ...record import Measurement, Run, RunWriter, open_run
 from ...theory.scaling_rules import Adam, regression_losses, square_root_rule
 from ..experiment import Band, Experiment, Settings, last, setting
 from ..job import Job
@@ -52,7 +56,7 @@ class Scaling(Settings):
 
 
 def train(settings: Scaling, job: Job) -> Run:
-    with job.world() as writer:
+    with job.world(laws=("linear_scaling", "root_scaling")) as writer:
         regression(settings, writer)
         adam(settings, job, writer)
     return open_run(job.out)
@@ -66,6 +70,11 @@ def compared(
     for i, count in enumerate(samples):
         rows = averaged(count, case, "loss", float(losses[i]), float(base[i]))
         writer.write(count, rows + averaged(count, case, "scaling_error", error[: i + 1].mean()))
+
+
+def describe(writer: RunWriter, case: str, samples: int, numbers: dict[str, float]) -> None:
+    """What was done in a case, and whether its rule is valid."""
+    writer.write(samples, [Measurement(samples, case, q, x, 0.0) for q, x in numbers.items()])
 
 
 # -- SGD -------------------------------------------------------------------------------------------
@@ -84,6 +93,8 @@ def regression(settings: Scaling, writer: RunWriter) -> None:
             found = regression_losses(eigenvalues, start, eta=rate, batch=K_SGD, steps=length)
             case = f"SGD {rule}, kηλ₁ = {small:g}"
             compared(writer, case, (at * K_SGD).tolist(), found[at], base[at * K_SGD])
+            told = {"batch_ratio": K_SGD, "rate_ratio": rate / eta, "scaling_error_floor": 0.0}
+            describe(writer, case, length * K_SGD, told | {"rate_curvature": rate})
 
 
 # -- Adam ------------------------------------------------------------------------------------------
@@ -115,10 +126,14 @@ def adam(settings: Scaling, job: Job, writer: RunWriter) -> None:
     halves = base[:, : settings.copies], base[:, settings.copies :]
     means = [half.mean(1).numpy() for half in halves]
     compared(writer, "Adam floor", marks, means[0], means[1])
+    floor = float(np.abs(np.log(means[0] / means[1])).mean())
     for rule in RULES:
         found = task.curve(rule.adam, 4 * rule.k, settings.copies, marks, job)
         case = f"Adam {rule.name}, k = {rule.k}"
         compared(writer, case, marks, found.mean(1).numpy(), base.mean(1).numpy())
+        told = {"batch_ratio": rule.k, "rate_ratio": rule.adam.eta / BASE.eta}
+        valid = {"rate_curvature_adam": task.curvature, "signal_to_noise": task.signal}
+        describe(writer, case, marks[-1], told | valid | {"scaling_error_floor": floor})
 
 
 class Task:
@@ -128,13 +143,14 @@ class Task:
         self.draw = draw
         self.teacher, self.start = self.drawn(), self.drawn()
         self.seen = torch.randn(1000, 16, generator=draw, dtype=F64)
+        self.curvature = self.signal = math.nan  # ηλ₁ and ‖∇L‖²/(trΣ/B) where a curve ended
 
     def drawn(self) -> list[Tensor]:
         sizes = ((32, 16), (1, 32))
         return [torch.randn(*s, generator=self.draw, dtype=F64) / s[1] ** 0.5 for s in sizes]
 
     def curve(self, adam: Adam, batch: int, copies: int, marks: Sequence[int], job: Job) -> Tensor:
-        """Clean loss after the marked numbers of samples: (marks, copies)."""
+        """Clean loss after the marked numbers of samples: (marks, copies); ends with `judge`."""
         W = [Z.expand(copies, *Z.shape).clone() for Z in self.start]
         m, v = [[torch.zeros_like(Z) for Z in W] for _ in range(2)]
         found, steps = [], marks[-1] // batch
@@ -151,12 +167,32 @@ class Task:
             if t * batch in marks:
                 off = output(W, self.seen) - output(self.teacher, self.seen)
                 found.append(off.square().mean((1, 2)) / 2)
+        powers = [two / (1 - adam.beta2**steps) for two in v]
+        self.judge(W, powers, adam)
         return torch.stack(found)
+
+    def judge(self, W: list[Tensor], powers: Sequence[Tensor], adam: Adam) -> None:
+        """Numbers that the validity of the rule rests on; powers: running E g_B² of W."""
+        clean = output(self.teacher, self.seen)
+        slope = gradients(W, self.seen[None], clean)
+        signal = sum(float(g.square().sum((1, 2)).mean()) for g in slope)
+        power = sum(float(p.sum((1, 2)).mean()) for p in powers)
+        self.signal = signal / (power - signal)
+        of_one = jacobian([Z[0] for Z in W], self.seen)
+        scale = torch.cat([(p[0].sqrt() + adam.eps).flatten() for p in powers]).rsqrt()
+        self.curvature = adam.eta * float(torch.linalg.matrix_norm(of_one * scale, 2)) ** 2 / 1000
 
 
 def output(W: Sequence[Tensor], x: Tensor) -> Tensor:
     """tanh(x W₁ᵀ) W₂ᵀ."""
     return torch.tanh(x @ W[0].mT) @ W[1].mT
+
+
+def jacobian(W: Sequence[Tensor], x: Tensor) -> Tensor:
+    """∂f/∂W of one network, (n, D): W_1 (32, 16), W_2 (1, 32), x (n, 16)."""
+    h = torch.tanh(x @ W[0].T)
+    into = (W[1] * (1 - h * h))[:, :, None] * x[:, None, :]
+    return torch.cat([into.flatten(1), h], dim=1)
 
 
 def gradients(W: Sequence[Tensor], x: Tensor, y: Tensor) -> list[Tensor]:

@@ -4,7 +4,7 @@
 
 World (`data`):
     synthetic    24 sweeps of 8 × 8 sizes, N = 10⁷…10¹⁰, D = 10⁹…10¹², with the parameters of
-                 Hoffmann et al. and 0.5 % noise. Each is fitted, with an interval from 40 resamples,
+                 Hoffmann et al. and 0.5 % noise. Each is fitted, an interval from 40 resamples,
                  and again without its corner of large runs, whose loss the second fit foretells.
                  Controls: a straight line in log–log (no floor), and losses that are no power.
     chinchilla   the 245 runs read off a figure of Hoffmann et al. by Besiroglu et al.; bring the
@@ -52,11 +52,15 @@ READ = ("alpha", "beta", "allocation")
 @dataclass(frozen=True)
 class ScalingLaws(Settings):
     device: str = setting("cpu", "Of the text sweep; the other two are arithmetic.")
-    data: str = setting("synthetic", "Where the runs come from.", ("synthetic", "chinchilla", "text"))
+    data: str = setting(
+        "synthetic", "Where the runs come from.", ("synthetic", "chinchilla", "text")
+    )
     noise: float = setting(0.005, "Standard deviation of ln L, synthetic.")
     resamples: int = setting(40, "Resamples of the runs behind an interval.")
     widths: tuple[int, ...] = setting((16, 24, 32, 48, 64), "Widths of the GPTs of the text sweep.")
-    steps: tuple[int, ...] = setting((60, 120, 240, 480), "Steps of a run, 32 × 64 characters each.")
+    steps: tuple[int, ...] = setting(
+        (60, 120, 240, 480), "Steps of a run, 32 × 64 characters each."
+    )
     learning_rate: float = setting(0.01, "η of Adam at width 16; μP carries it to the others.")
 
 
@@ -98,7 +102,7 @@ def column(refits: Array, name: str) -> Array:
 def synthetic(s: ScalingLaws, job: Job, writer: RunWriter) -> None:
     axes = np.geomspace(1e7, 1e10, 8), np.geomspace(1e9, 1e12, 8)
     N, D = (v.ravel() for v in np.meshgrid(*axes))
-    corner = (N > axes[0][5]) & (D > axes[1][5])
+    corner = (axes[0][5] < N) & (axes[1][5] < D)
     inside: dict[str, list[float]] = {name: [] for name in READ}
     found: dict[str, list[float]] = {name: [] for name in READ}
     shapes = {"power": TRUTH.loss(N, D), "exponential": decaying(N, D)}
@@ -124,7 +128,7 @@ def synthetic(s: ScalingLaws, job: Job, writer: RunWriter) -> None:
             small = fit(N[~corner], D[~corner], L[~corner], starts=4)
             residual = np.log(L[~corner] / small.loss(N[~corner], D[~corner]))
             there = L[corner].mean(), small.loss(N[corner], D[corner]).mean()
-            corners[shape].append((*map(float, there), float(residual.std())))
+            corners[shape].append((float(there[0]), float(there[1]), float(residual.std())))
     write_fit("one sweep", law, refits, writer, TRUTH)
     rows = []
     for name in READ:
@@ -162,8 +166,8 @@ def decaying(N: Array, D: Array) -> Array:
 def chinchilla(s: ScalingLaws, job: Job, writer: RunWriter) -> None:
     path = find(
         "chinchilla_extracted.csv",
-        remedy="Take data/svg_extracted_data.csv of github.com/epoch-research/analyzing-chinchilla, "
-        "name it so, and put it into the folder that LAWFUL_DATA names.",
+        remedy="Take data/svg_extracted_data.csv of github.com/epoch-research/"
+        "analyzing-chinchilla, name it so, and put it into the folder that LAWFUL_DATA names.",
     )
     with path.open() as file:
         table = list(csv.DictReader(file))
@@ -189,16 +193,16 @@ def text(s: ScalingLaws, job: Job, writer: RunWriter) -> None:
     data = load("python-source")
     runs = [(n, k) for n in s.widths for k in s.steps]
     points = []
-    for i, (n, k) in zip(paced(len(runs), "runs", job.progress), runs, strict=True):
-        points.append(one_run(n, k, data, s, job.seed + i))
+    for i in paced(len(runs), "runs", job.progress):
+        points.append(one_run(*runs[i], data, s, job.seed + i))
     N, D, L, error = np.array(points).T
-    corner = (N == N.max()) & (D >= np.sort(np.unique(D))[-2])
+    corner = (N.max() == N) & (np.sort(np.unique(D))[-2] <= D)
     small = fit(N[~corner], D[~corner], L[~corner])
     write_fit("text", small, bootstrap(small, N[~corner], D[~corner], L[~corner],
                                        resamples=s.resamples), writer)  # fmt: skip
     scatter = float(np.log(L / small.loss(N, D))[~corner].std())
     span = float(D[~corner].max() / D[~corner].min())
-    for i in np.flatnonzero(corner):
+    for i in map(int, np.flatnonzero(corner)):
         case = f"N = {N[i]:.3g}, D = {D[i]:.3g}"
         said = float(small.loss(N[i], D[i]))
         writer.write(1, [
@@ -252,7 +256,7 @@ EXPONENT = "scaling_exponent"
 
 experiment = Experiment(
     name="scaling-law",
-    statement="A robust fit gives scaling exponents whose intervals cover, and foretells larger runs.",
+    statement="A robust fit gives exponents whose intervals cover, and foretells larger runs.",
     settings=ScalingLaws,
     train=train,
     scales={"paper": {"data": "text"}},

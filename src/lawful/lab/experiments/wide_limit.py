@@ -1,13 +1,14 @@
 """wide-limit: how fast networks of growing width become kernel machines.
 
 World. ReLU networks 10–n–n–1 with weights N(0, 1) in NTK parametrisation, n = 32 … 512, 16 training
-and 16 test points on the sphere, full-batch descent on ½Σ(f − y)² until the loss is 10⁻³ of its start;
-24 seeds. f_0 is taken off, by shifting the targets. Control: the same with the maximal update
-parametrisation (last layer 1/n instead of 1/√n, steps n times larger), which has another limit.
+and 16 test points on the sphere, full-batch descent on ½Σ(f − y)² until the loss is 10⁻³ of its
+start; 24 seeds. f_0 is taken off, by shifting the targets. Control: the same with the maximal
+update parametrisation (last layer 1/n instead of 1/√n, steps n times larger), which has another
+limit.
 
-Hypothesis (A. Jacot et al., arXiv 1806.07572; J. Lee et al., arXiv 1902.06720). Relative deviation of
-the tangent kernel between seeds, distance to kernel regression with the analytic kernel, and change of
-the second hidden layer's input fall as n^−½; the drift of the kernel in training as 1/n.
+Hypothesis (A. Jacot et al., arXiv 1806.07572; J. Lee et al., arXiv 1902.06720). Relative deviation
+of the tangent kernel between seeds, distance to kernel regression with the analytic kernel, and
+change of the second hidden layer's input fall as n^−½; the drift of the kernel in training as 1/n.
 
 Bands. Slopes within ±0.15 over sixteenfold width, as published with the derivation; control: change
 of features does not fall (slope above −0.2). About 10 seconds.
@@ -163,9 +164,7 @@ def descend(model: Net, x: Tensor, y: Tensor, s: WideLimit) -> None:
         if loss <= goal:
             return
         signals = model.back(outputs, outputs[2] - y)
-        moves = [
-            eta * c * g.T @ h for h, g, c in zip(inputs, signals, model.factors, strict=True)
-        ]
+        moves = [eta * c * g.T @ h for h, g, c in zip(inputs, signals, model.factors, strict=True)]
         before, loss = loss, math.inf
         while loss > before and eta > 1e-12:
             trial = [W - m for W, m in zip(model.weights, moves, strict=True)]
