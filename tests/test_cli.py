@@ -20,7 +20,7 @@ from lawful.record import RELATIONS, Measurement, RecordError, RunWriter, open_r
 
 COMMANDS = (
     *("run", "test", "show", "report", "compare"),
-    *("laws", "experiments", "export", "cite", "symmetries", "predict"),
+    *("laws", "experiments", "export", "cite", "symmetries", "predict", "challenge"),
     *("sweep", "watch"),
     *("observe", "inspect"),
 )

@@ -40,6 +40,8 @@ _HOME = {
     "cite": "laws",
     "symmetries": "symmetry",
     "predict": "forecast",
+    "mup": "methods.mup",
+    "mup_check": "methods.mup",
     "Forecast": "forecast",
 }
 
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from .forecast import Forecast, predict
     from .instruments.probe import Probe
     from .laws import Law, Verdict, cite, test
+    from .methods.mup import mup, mup_check
     from .observe import LawfulWarning, Observation, observe
     from .record import (
         RELATIONS,

@@ -549,7 +549,7 @@ class Observation:
     def _finish(self, status: str) -> None:
         """What is left at the end: a half-filled window, spectra put off, a last probe."""
         # Of several processes the others may be gone, unless all of them came to the end.
-        merging = self.ranks.size == 1 or status == "finished"
+        merging = self.ranks.size == 1 or (status == "finished" and self.ranks.connected)
         for watch in self._watches:
             self._tell_readings(watch.close(self.step))
         if not self._layered and self.probe is None:

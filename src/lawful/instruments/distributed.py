@@ -79,6 +79,11 @@ class Ranks:
         """Clusters that a process keeps, so that all of them keep what one alone would."""
         return math.ceil(KEEP_CLUSTERS / math.ceil(self.size / self.every))
 
+    @property
+    def connected(self) -> bool:
+        """Whether the processes can still reach each other."""
+        return self.size == 1 or dist.is_initialized()
+
     def meet(self) -> None:
         """Wait until every process has come here: one that has not would leave the rest hanging.
 

@@ -7,14 +7,17 @@
     warmup     how many steps SGD needs to get to where the target learning rate is stable
     entropic   the loss that many small steps would need to do as one finite step of SGD does
     fold       the plain model back
+    mup        one learning rate for all widths, checked by `mup_check`
 
 Reparametrise, build the optimiser on `parameter_groups(model, decay)`, train, `fold`.
 """
 
+from .coordinate_check import Coordinates, coordinate_check
 from .dcs import DCS, Groups, LowRank, Mirror, Sparse, Subspace, Tied, critical_decay, dcs
 from .decay import parameter_groups
 from .entropic import entropic_loss, entropy
 from .fold import fold
+from .mup import Maximal, mup, mup_check
 from .parameters import Reparametrisation
 from .spred import Product, SignTrapWarning, matched_decay, sign_trap, spred
 from .syre import Shift, perturb_once, syre
@@ -24,8 +27,10 @@ from .warmup import Advice, Rescaling, advise_warmup, stable_rate
 __all__ = [
     "DCS",
     "Advice",
+    "Coordinates",
     "Groups",
     "LowRank",
+    "Maximal",
     "Mirror",
     "Product",
     "Reparametrisation",
@@ -37,12 +42,15 @@ __all__ = [
     "Tied",
     "advise_warmup",
     "charges",
+    "coordinate_check",
     "critical_decay",
     "dcs",
     "entropic_loss",
     "entropy",
     "fold",
     "matched_decay",
+    "mup",
+    "mup_check",
     "parameter_groups",
     "perturb_once",
     "rescale",
