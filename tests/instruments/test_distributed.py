@@ -30,7 +30,9 @@ def torchrun(processes: int, kind: str, out: Path, how: str = "at") -> int:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(processes), str(SCRIPT), kind, str(out), how]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environment, capture_output=True, timeout=240).returncode
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    print(done.stdout, done.stderr)  # shown where a test fails
+    return done.returncode
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> lawful.Run:
 def assert_same(run: lawful.Run, other: lawful.Run) -> None:
     """Every number of every layer, every array, every verdict."""
     key = ["step", "layer", "quantity"]
-    a, b = (r.table()[lambda t: t.layer != ""].sort_values(key) for r in (run, other))
+    a, b = (r.table(layer=r.layers).sort_values(key) for r in (run, other))
     assert len(a) > 500
     assert a[key].to_numpy().tolist() == b[key].to_numpy().tolist()
     for column in ("value", "stderr", "n"):
@@ -92,9 +94,9 @@ def test_a_killed_process_loses_nothing_recorded(dead: int, tmp_path: Path) -> N
     assert torchrun(4, "ddp", tmp_path / "run", f"kill{dead}") != 0
     run, alone = lawful.open_run(tmp_path / "run"), lawful.open_run(tmp_path / "alone")
     assert run.manifest["status"] == ("running" if dead == 0 else "failed")
-    layers, whole = (r.table()[lambda t: t.layer != ""] for r in (run, alone))
+    layers, whole = (r.table(layer=r.layers) for r in (run, alone))
     assert len(layers) == len(whole)  # the last window closed before step 6
-    assert run.table("loss").step.tolist() == [1, 2, 3, 4, 5, 6]
+    assert run.series("loss", "").index.tolist() == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.slow
@@ -112,7 +114,7 @@ def test_where_one_fails_all_give_the_window_up_and_take_the_next(
     assert torchrun(2, kind, tmp_path / "run", "fail") == 0
     run = lawful.open_run(tmp_path / "run")
     assert "1 of 2 processes could not take their batch in" in run.events().message[0]
-    assert run.series("samples", "head").step.tolist() == [4]
+    assert run.series("samples", "head").index.tolist() == [4]
 
 
 @pytest.mark.slow

@@ -80,12 +80,12 @@ def test_the_budget_closes_through_the_door(tmp_path):
 
 
 def test_laws_of_symmetry_ask_for_symmetries(tmp_path):
-    with pytest.raises(ValueError, match="symmetries=lawful.symmetries"):
+    with pytest.raises(ValueError, match=r"symmetries=lawful\.symmetries"):
         observed(tmp_path, "symmetry")
 
 
 def test_laws_at_fixed_weights_ask_for_a_probe(tmp_path):
-    with pytest.raises(ValueError, match="edge_of_stability.*pass probe="):
+    with pytest.raises(ValueError, match=r"edge_of_stability.*pass probe="):
         observed(tmp_path, "edge_of_stability")
 
 

@@ -91,9 +91,8 @@ class Ranks:
         """
         if self.size == 1:
             return
-        everyone = dist.get_process_group_ranks(self.group or dist.group.WORLD)
         meeting = next(_MEETINGS)
-        keys = [f"lawful/{meeting}/{everyone[0]}/{rank}" for rank in range(self.size)]
+        keys = [f"lawful/{meeting}/{rank}" for rank in self._members()]
         store = dist.distributed_c10d._get_default_store()
         store.set(keys[self.rank], "here")
         try:
@@ -145,7 +144,8 @@ class Ranks:
         return totals
 
     def _source(self) -> int:
-        return dist.get_global_rank(self.group or dist.group.WORLD, 0)
+        group = self.group or dist.group.WORLD
+        return 0 if group is None else dist.get_global_rank(group, 0)
 
 
 ALONE = Ranks()

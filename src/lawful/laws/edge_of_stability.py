@@ -31,7 +31,6 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from ..estimators.uncertainty import interval
 from ..record.vocabulary import PREDICTED
@@ -42,6 +41,8 @@ from .registry import register
 from .verdict import Verdict
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..record import Run
 
 AT_EDGE = (0.95, 1.10)

@@ -32,7 +32,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 
 Array = NDArray[np.float64]
 
@@ -141,6 +140,8 @@ def fit(batches: Sequence[float], steps: Sequence[float]) -> Hyperbola:
         return p[0] + np.log1p(np.exp(p[1]) / B) - np.log(S)
 
     start = np.array([math.log(S.min()), math.log(float(np.median(B)))])
+    from scipy.optimize import least_squares  # here, for it takes half a second to load
+
     found = least_squares(residuals, start)
     square = float(found.fun @ found.fun)
     information = found.jac.T @ found.jac

@@ -13,10 +13,11 @@ Worlds, each kernel regression without noise on n samples, mean squared error on
 Hypothesis. `theory/kernel_eigenframework.py` (J. Simon et al., arXiv 2110.03922) and
 `theory/hermite_curves.py` (D. Karkada et al., arXiv 2510.14878).
 
-Bands. Power law: the measured exponent within ±0.2 of the foreseen one, from trial runs (theory's own
-curve is steeper than its limit by 0.04, 0.11 and 0.07 at these n), the error at n = 512 within 10 %. Hermite: eigenvalues within 8 % in the median, as published with the
-derivation; error within 30 % at n = 30 and 100. From n = 300 on it is too optimistic (0.045 against
-0.073, at n = 1000 tenfold): the target is not quite in the eigenfunctions it is thought to be in.
+Bands. Power law: the measured exponent within ±0.2 of the foreseen one, from trial runs (theory's
+own curve is steeper than its limit by 0.04, 0.11 and 0.07 at these n), the error at n = 512 within
+10 %. Hermite: eigenvalues within 8 % in the median, as published with the derivation; error within
+30 % at n = 30 and 100. From n = 300 on it is too optimistic (0.045 against 0.073, at n = 1000
+tenfold): the target is not quite in the eigenfunctions it is thought to be in.
 That is reported without a band; so are the digits, whose spectrum is no clean power law (0.74
 foreseen, 0.52 measured). About 15 seconds.
 """
