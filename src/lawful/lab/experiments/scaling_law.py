@@ -17,8 +17,8 @@ larger runs come out as foretold.
 
 Bands. As published with the derivation: α = .3395 ± .006 for one sweep (held to two of these),
 22 of 24 intervals cover α; without E an exponent of .28 reads .1 or less; for `chinchilla` the
-refit's five numbers to three digits. Ours: β and β/(α+β) covered by 20 of 24 (in 200 sweeps, 90
-to 92 %), the foretold corner within 2 %. 15 seconds.
+refit's five numbers to three digits. Ours: β and β/(α+β) covered by 20 of 24, the
+foretold corner within 2 %. 15 seconds.
 """
 
 from __future__ import annotations
