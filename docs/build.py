@@ -292,7 +292,9 @@ def _prose(module: ModuleType | None, *, skip_first: bool = False) -> str:
     parts = re.split(r"\n\s*\n", inspect.cleandoc((module and module.__doc__) or ""))
     parts = parts[1:] if skip_first else parts
     return "\n\n".join(
-        f"```text\n{inspect.cleandoc(part)}\n```" if part.startswith("    ") else part
+        f"```text\n{inspect.cleandoc(part)}\n```"
+        if part.startswith("    ")
+        else part.replace("](", "]\\(")  # E[ΔC](λ) is no link
         for part in parts
     )
 
@@ -307,8 +309,8 @@ def _link(name: str, up: str = "../") -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that a table cell can hold: ‖ is no bar, | is."""
-    return text.replace("|", "\\|")
+    """Text that a table cell can hold: ‖ is no bar, | is; and E[ΔC](λ) is no link."""
+    return text.replace("|", "\\|").replace("](", "]\\(")
 
 
 def faults(folder: Path = HERE) -> list[str]:

@@ -567,8 +567,20 @@ def observe(
     metavar="GLOB",
     help="Layers to measure, !GLOB leaves out; may be repeated.",
 )
-@click.option("--samples", type=click.IntRange(min=2), default=2048, show_default=True)
-@click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=2),
+    default=2048,
+    show_default=True,
+    help="Samples of DATA that are measured.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="Samples that go through the model at a time.",
+)
 @click.option(
     "--step",
     type=click.IntRange(min=1),

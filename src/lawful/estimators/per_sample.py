@@ -35,7 +35,7 @@ def norm2(h: Tensor, g: Tensor) -> Tensor:
     """‖G_s‖² of every sample: h (n, T, d_a), g (n, T, d_b) → (n,) float64.
 
     >>> h, g = torch.ones(1, 2, 3), torch.ones(1, 2, 5)
-    >>> norm2(h, g).tolist()  # G_s is 5 × 3, every entry 2
+    >>> norm2(h, g).round(decimals=4).tolist()  # G_s is 5 × 3, every entry 2
     [60.0]
 
     Raises `ValueError` when the two do not pair up, as all functions here do.

@@ -114,7 +114,9 @@ class Ranks:
             except Exception as error:
                 problem = error
         told = [None if problem is None else f"{type(problem).__name__}: {problem}"]
-        dist.broadcast_object_list(told, src=self._source(), group=self.group, device=self.device)
+        dist.broadcast_object_list(
+            told, src=self._members()[0], group=self.group, device=self.device
+        )
         if problem is not None:
             raise problem
         if told[0] is not None:
@@ -126,7 +128,7 @@ class Ranks:
         if self.size == 1:
             return number
         said = torch.tensor([number], dtype=torch.int64, device=self.device)
-        dist.broadcast(said, src=self._source(), group=self.group)
+        dist.broadcast(said, src=self._members()[0], group=self.group)
         return int(said)
 
     def total(self, counts: Sequence[int], *, failed: bool = False) -> list[int]:
@@ -143,9 +145,8 @@ class Ranks:
             raise RuntimeError(f"{lost} of {self.size} processes could not take their batch in")
         return totals
 
-    def _source(self) -> int:
-        group = self.group or dist.group.WORLD
-        return 0 if group is None else dist.get_global_rank(group, 0)
+    def _members(self) -> list[int]:
+        return dist.get_process_group_ranks(self.group)
 
 
 ALONE = Ranks()
