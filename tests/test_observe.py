@@ -800,3 +800,22 @@ def test_the_optimizer_of_another_model(tmp_path: Path) -> None:
 def test_a_model_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"model must be a torch\.nn\.Module, got function"):
         lawful.observe(batches, tmp_path / "run")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("k", "share"), [(1, 2), (3, 2), (4, 1)])
+def test_where_nearly_every_step_is_measured_half_of_a_batch_is_taken(tmp_path, k, share):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    x = torch.randn(128, 4)
+    with lawful.observe(
+        model, tmp_path / "run", optimizer=optimizer, schedule=lawful.every(k), window=128
+    ) as observation:
+        for _ in range(9):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+    samples = observation.run.series("samples", "0")["value"]
+    assert samples.loc[0] == 128, "initialisation is measured whole"
+    measured = len(range(k, 9, k))
+    assert samples.iloc[-1] == pytest.approx(128 * measured / share)

@@ -454,7 +454,7 @@ class Observation:
         self._opened_at = self.step
         self._open = True
         if self.probe is None:
-            self.layers.begin(thin=not self._consecutive and self.step > 0)
+            self.layers.begin(thin=self.schedule.thin and self.step > 0)
             return
         with self._work.timing():
             for steady in self._balance:
@@ -724,7 +724,7 @@ def _sharing(parameter: nn.Parameter | None, everyone: list[nn.Parameter | None]
 
 def _notes(tap: Tap) -> list[str]:
     frozen = tap.map.parameter is not None and not tap.map.parameter.requires_grad
-    sampled = "of a batch some positions were taken, at random: half of them, or "
+    sampled = "of a large batch half was taken (positions at random, samples in turn), and "
     sampled += f"{tap.rows_cap} rows at most"
     return ["frozen"] * frozen + [sampled] * tap.sampled
 

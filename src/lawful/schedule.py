@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 
+THIN = 4  # strides below this measure so often that half a batch has to do
+
 
 @dataclass
 class Schedule:
@@ -24,6 +26,8 @@ class Schedule:
     share:       of the training work that measuring may take, or None for no limit.
     timed:       True when the share is kept by the clock, False when by counted work.
     rows:        rows pooled in a window, in units of the layer's larger dimension.
+    thin:        take half of each batch: where nearly every step is measured, windows that pool
+                 many batches cost half as much and span twice as many.
     """
 
     name: str
@@ -32,6 +36,7 @@ class Schedule:
     share: float | None = None
     timed: bool = False
     rows: float = 4.0
+    thin: bool = False
     _coming: Iterator[int] = field(init=False, repr=False)
     _next: int | None = field(init=False, default=None)
 
@@ -53,14 +58,16 @@ class Schedule:
 
 
 def every(k: int) -> Schedule:
-    """Measure every k-th batch; a window pools 32·d rows of them.
+    """Measure every k-th batch; a window pools 32·d rows of them, of k < 4 half of each batch.
 
     >>> [t for t in range(10) if every(3).opens(t)]
     [0, 3, 6, 9]
     """
     if not isinstance(k, int) or k < 1:
         raise ValueError(f"every(k) needs a whole number of steps ≥ 1, got k={k!r}")
-    return Schedule(f"every({k})", partial(_multiples, k), consecutive=False, rows=32.0)
+    return Schedule(
+        f"every({k})", partial(_multiples, k), consecutive=False, rows=32.0, thin=k < THIN
+    )
 
 
 def log_spaced(n: int = 40, last: int = 10_000, *, share: float | None = None) -> Schedule:

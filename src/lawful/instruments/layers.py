@@ -221,7 +221,7 @@ class LayerMoments:
     def begin(self, *, thin: bool = False) -> None:
         """Open a window: the sums start from zero, and W is remembered.
 
-        thin: the window pools many batches, and takes half the positions of each.
+        thin: the window pools many batches, and takes half of each.
         """
         self.batches = 0
         self._everywhere = [0] * len(self.taps)

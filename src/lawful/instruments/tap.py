@@ -26,7 +26,7 @@ from .distributed import sharded
 from .maps import LinearMap, input_rows, output_rows, positions, unbatched
 
 View = Callable[[Tensor], Tensor]
-THINNED = 512
+THINNED, THINNED_SAMPLES = 512, 64
 
 
 def as_is(t: Tensor) -> Tensor:
@@ -77,8 +77,9 @@ class Tap:
 
     rows_cap: at most this many rows are taken from a batch, at positions drawn at random for
               each batch from a private generator; convolutions would cost more than training.
-    thin:      half the positions of a batch are taken, down to 512 rows: in a window that pools
-               many batches the rows of one sequence tell least.
+    thin:      half of a batch is taken: of sequences and images half the positions, down to 512
+               rows; of plain samples every other one, down to 64. A window that pools many
+               batches then pools twice as many.
     normalise: divide each row by its norm before it is summed.
     """
 
@@ -175,6 +176,10 @@ class Tap:
                 at = torch.randperm(T, generator=self._generator)[:some].to(g.device)
             y = output_rows(self.map, g, batch, at, self.batch_dim)
             x = self._rows_of_h(self.map, h, batch, at, self.batch_dim)
+            if self.thin and T == 1 and clusters >= 2 * THINNED_SAMPLES:
+                self.sampled = True
+                first = (of_pass or 0) % 2  # the calls of one pass take the same samples
+                x, y = x[first::2], y[first::2]
             y = self.scale.unscaled(_wide(y)) * self.scale.factor(batch or clusters)
             if self.scale.scaler is not None and not torch.isfinite(y).all():
                 return  # the scale was too large: the scaler passes this batch over, and so do we
