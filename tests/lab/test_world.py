@@ -64,8 +64,13 @@ def test_an_interrupted_world_says_so_and_starts_anew(tmp_path, monkeypatch):
         return plain(*given)
 
     monkeypatch.setitem(chosen.train.__globals__, "gradients", interrupting)
-    with pytest.raises(KeyboardInterrupt):
-        chosen.run(settings, tmp_path, progress=False)
+    # A process started in the background ignores SIGINT; a person's does not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            chosen.run(settings, tmp_path, progress=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert open_run(tmp_path).manifest["status"] == "interrupted"
     run = chosen.run(settings, tmp_path, progress=False, resume=True)
     assert run.manifest["status"] == "finished"
