@@ -24,8 +24,9 @@ KEEP_ROWS = 4
 class MomentStream:
     """Running `Moments` of one layer: `update` per batch, `moments` to read, `reset` to restart.
 
-    d_a, d_b: dimensions of the rows of h and g. Memory: d_a² + d_b² numbers, and fewer than
-    2·`KEEP_CLUSTERS` kept clusters of at most `KEEP_ROWS` rows.
+    d_a, d_b: dimensions of the rows of h and g. Memory: d_a² + d_b² numbers, and the latest
+    `KEEP_CLUSTERS` clusters with at most `KEEP_ROWS` rows each, all in places of their own: what
+    is made anew with every batch would scatter among its activations and split the heap.
     seed: of the private generator that draws which rows of a cluster are kept; no global
     random state is touched.
     """
@@ -37,6 +38,7 @@ class MomentStream:
         self._sums: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         self._counts: tuple[Tensor, ...] = ()  # traced since the last `collect`: clusters, rows
         self._last: tuple[Tensor, ...] = ()  # kept of the latest traced batch: clusters, rows
+        self._kept = _Latest()
         self.reset()
 
     def reset(self) -> None:
@@ -44,7 +46,8 @@ class MomentStream:
         for total in (*(self._sums or ()), *self._counts):
             total.zero_()
         self.rows = self.clusters = 0
-        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._kept.clear()
+        self._replaced: tuple[Tensor, Tensor] | None = None  # the kept clusters of `replace`
 
     def update(self, h: Tensor, g: Tensor, *, again: bool = False) -> None:
         """Add a batch: h (n, T, d_a) and g (n, T, d_b), paired by row.
@@ -67,7 +70,7 @@ class MomentStream:
         else:
             self.clusters += clusters
             self._seen = T
-            self._remember(*self._few(x, y))
+            self._kept.add(*self._few(x, y), room=self.keep)
 
     def trace(self, h: Tensor, g: Tensor, valid: Tensor | None = None) -> None:
         """The same inside a compiled graph: in-place writes, counts on the device, no lists.
@@ -119,7 +122,8 @@ class MomentStream:
             k, m = (int(c) for c in self._last)
             self.clusters += clusters
             self.rows += rows
-            self._remember(self._slot_h[:k, :m], self._slot_g[:k, :m])
+            some = slice(0, k, -(-k // self.keep))
+            self._kept.add(self._slot_h[some, :m], self._slot_g[some, :m], room=self.keep)
 
     def moments(self) -> Moments | None:
         """The moments so far, or None before the first sample.
@@ -129,7 +133,7 @@ class MomentStream:
         if not self.rows or self._sums is None:
             return None
         H, G, h_sum, g_sum = self._sums
-        kept = self._alike()
+        kept_h, kept_g = self._replaced or self._kept.rows()
         return Moments(
             H=symmetrise(H),
             G=symmetrise(G),
@@ -137,26 +141,20 @@ class MomentStream:
             g_sum=g_sum.clone(),
             rows=self.rows,
             clusters=self.clusters,
-            kept_h=torch.cat([h for h, _ in kept]),
-            kept_g=torch.cat([g for _, g in kept]),
+            kept_h=kept_h,
+            kept_g=kept_g,
         )
 
     def ages(self) -> list[int]:
         """How many batches ago each kept cluster of `moments` was taken in, the oldest first."""
-        kept = self._alike()
-        return [len(kept) - 1 - i for i, (h, _) in enumerate(kept) for _ in range(len(h))]
+        return self._kept.ages()
 
     def replace(self, m: Moments) -> None:
         """Hold these moments instead of one's own, until the next `reset`."""
         for total, value in zip(self._buffers(m.H), (m.H, m.G, m.h_sum, m.g_sum), strict=True):
             total.copy_(value)
         self.rows, self.clusters = m.rows, m.clusters
-        self._kept = [(m.kept_h, m.kept_g)]
-
-    def _alike(self) -> list[tuple[Tensor, Tensor]]:
-        """The kept clusters with as many rows as the latest."""
-        shape = self._kept[-1][0].shape[1] if self._kept else 0
-        return [(h, g) for h, g in self._kept if h.shape[1] == shape]
+        self._replaced = m.kept_h, m.kept_g
 
     def _buffers(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
@@ -175,26 +173,78 @@ class MomentStream:
         stride = -(-k // self.keep)  # a batch may be shuffled or sorted: thin it evenly
         return h[::stride], g[::stride]
 
-    def _remember(self, h: Tensor, g: Tensor) -> None:
-        """Keep these, and of the earlier batches only the latest that are still needed."""
-        self._kept.append((h.clone(), g.clone()))
-        while sum(x.shape[0] for x, _ in self._kept[1:]) >= self.keep:
-            self._kept.pop(0)
-
     def _join(self, h: Tensor, g: Tensor) -> None:
         """Further rows of the clusters kept last: KEEP_ROWS of all their rows, drawn evenly."""
         T = h.shape[1]
         self._seen += T
         drawn = torch.randperm(self._seen, generator=self._generator)[:KEEP_ROWS]
         fresh = int((drawn < T).sum())
-        (old_h, old_g), (h, g) = self._kept[-1], self._few(h, g)
+        (old_h, old_g), (h, g) = self._kept.take_back(), self._few(h, g)
         old = torch.randperm(old_h.shape[1], generator=self._generator)[: len(drawn) - fresh]
         new = torch.randperm(h.shape[1], generator=self._generator)[:fresh]
         old, new = old.to(h.device), new.to(h.device)
-        self._kept[-1] = (
+        self._kept.add(
             torch.cat([old_h[:, old], h[:, new]], dim=1),
             torch.cat([old_g[:, old], g[:, new]], dim=1),
+            room=self.keep,
         )
+
+
+class _Latest:
+    """The clusters kept last, of whole batches, in fixed places: the oldest batch gives up its own.
+
+    There is a place for as many batches like the first as make `room` clusters. Only those with as
+    many rows in a cluster as the latest are told.
+    """
+
+    def __init__(self) -> None:
+        self._h = self._g = torch.empty(0, 0, 0, 0)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the clusters; their places stay."""
+        self._batches: list[tuple[int, int, int]] = []  # place, clusters, rows; the oldest first
+
+    def add(self, h: Tensor, g: Tensor, *, room: int) -> None:
+        """Copy a batch's clusters in: h (k, m, d_a) and g (k, m, d_b)."""
+        k, m = h.shape[:2]
+        places, widest, most = self._h.shape[:3]
+        if k > widest or m > most or self._h.device != h.device:
+            self._move(h, g, -(-room // k), k, max(m, most))
+            places = len(self._h)
+        if len(self._batches) == places:
+            place = self._batches.pop(0)[0]
+        else:
+            place = next(i for i in range(places) if i not in {b[0] for b in self._batches})
+        self._h[place, :k, :m], self._g[place, :k, :m] = h, g
+        self._batches.append((place, k, m))
+
+    def take_back(self) -> tuple[Tensor, Tensor]:
+        """The clusters of the latest batch, which are forgotten here."""
+        place, k, m = self._batches.pop()
+        return self._h[place, :k, :m], self._g[place, :k, :m]
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """Copies of h (k, m, d_a) and g (k, m, d_b), the oldest cluster first."""
+        alike = self._alike()
+        h, g = (torch.cat([t[p, :k, :m] for p, k, m in alike]) for t in (self._h, self._g))
+        return h, g
+
+    def ages(self) -> list[int]:
+        """How many batches ago each cluster of `rows` was put in."""
+        alike = self._alike()
+        return [len(alike) - 1 - i for i, (_, k, _) in enumerate(alike) for _ in range(k)]
+
+    def _alike(self) -> list[tuple[int, int, int]]:
+        return [b for b in self._batches if b[2] == self._batches[-1][2]]
+
+    def _move(self, h: Tensor, g: Tensor, places: int, k: int, m: int) -> None:
+        """To wider places: the batches that are here come along where they have room."""
+        old_h, old_g, here = self._h, self._g, self._batches[-places:]
+        self._h, self._g = (t.new_empty(places, k, m, t.shape[2]) for t in (h, g))
+        self._batches = [(i, *b[1:]) for i, b in enumerate(here)]
+        for i, (p, n, r) in enumerate(here):
+            self._h[i, :n, :r], self._g[i, :n, :r] = old_h[p, :n, :r], old_g[p, :n, :r]
 
 
 def rank_update(total: Tensor, rows: Tensor) -> None:

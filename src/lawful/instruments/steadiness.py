@@ -35,6 +35,7 @@ class Steadiness:
 
     def __init__(self, d_a: int, *, seed: int) -> None:
         self._directions = torch.randn(d_a, PROBES, generator=torch.Generator().manual_seed(seed))
+        self._room = torch.empty(0, 3)  # one place: small tensors that stay split the heap
         self.reset()
 
     def reset(self) -> None:
@@ -43,13 +44,17 @@ class Steadiness:
         self._halves: list[Tensor] = []
         self._weights = [0.0, 0.0]  # of the two halves
         self.exact = False  # the window's mean gradient is the gradient, not a sample of it
-        self._scalars: list[Tensor] = []
         self._rates: list[tuple[float, float]] = []
 
     @property
     def batches(self) -> int:
         """Mini-batches of the window so far."""
-        return len(self._scalars)
+        return len(self._rates)
+
+    @property
+    def _scalars(self) -> Tensor:
+        """⟨W, ∂L/∂W⟩, ‖∂L/∂W‖² and ‖W‖² of every mini-batch, (batches, 3)."""
+        return self._room[: self.batches]
 
     @torch.no_grad()
     def begin(self, W: Tensor, columns: slice = EVERY) -> None:
@@ -69,14 +74,18 @@ class Steadiness:
         weight: of this batch in the mean gradient, its size where sizes differ.
         """
         gradient, W = gradient.float(), W.float()
-        which = len(self._scalars) % 2
+        which = self.batches % 2
         self._weights[which] += weight
         if gamma > 0 and which == len(self._halves):
             self._halves.append(weight * gradient)
         elif gamma > 0:
             self._halves[which].add_(gradient, alpha=weight)
         w, g = W.reshape(-1), gradient.reshape(-1)  # dot products: no temporary of W's size
-        self._scalars.append(torch.stack([w.dot(g), g.dot(g), w.dot(w)]))
+        scalars = torch.stack([w.dot(g), g.dot(g), w.dot(w)])
+        if self.batches == len(self._room) or self._room.device != scalars.device:
+            more = scalars.new_empty(max(32, self.batches), 3)
+            self._room = torch.cat([self._scalars.to(scalars), more])
+        self._room[self.batches] = scalars
         self._rates.append((eta, gamma))
 
     def gather(
@@ -90,8 +99,8 @@ class Steadiness:
         """
         self._start = None if self._start is None else image(self._start)
         self._halves = [joined(half) for half in self._halves]
-        if self._scalars:
-            self._scalars = list(total(torch.stack(self._scalars)))
+        if self.batches:
+            self._room = total(self._scalars)
 
     @torch.no_grad()
     def drift(self, W: Tensor) -> float:
@@ -105,9 +114,9 @@ class Steadiness:
     def balance(self, label: Label, W: Tensor, *, decays: bool) -> Iterator[Measurement]:
         """Norms and the norm balance; `decays`: the optimiser adds γW to the gradient."""
         yield label.value("weight_norm2", float(W.float().square().sum()))
-        if not self._scalars:
+        if not self.batches:
             return
-        dot, g2, w2 = torch.stack(self._scalars).double().cpu().numpy().T
+        dot, g2, w2 = self._scalars.double().cpu().numpy().T
         for name, series in (("gradient_dot_weight", dot), ("gradient_norm2", g2)):
             yield label.value(name, series.mean(), _error(series))
         eta, gamma = self._rates[-1]
