@@ -97,29 +97,44 @@ def permutation_null(A: Tensor, B: Tensor, draws: int, generator: torch.Generato
     """A sample of α(A, P B Pᵀ) (Pearson over entries) with P a uniform permutation matrix.
 
     Relabelling keeps the grand mean and the norm of B, so each draw costs one gather and one
-    inner product: O(d²). A batch of pairs shares its permutations.
+    inner product, of the upper triangle of blocks: d²/2. A batch shares its permutations, and a
+    single B is relabelled once for every A.
 
-    A, B: (..., d, d) symmetric.  Returns (..., draws); NaN where a matrix is constant.
+    A: (..., d, d) symmetric, B: (d, d) or of A's shape.  Returns (..., draws); NaN where a matrix
+    is constant.
     """
     d = _check(A, B)
-    # Pairs one by one, and a block of rows at a time in memory of its own: gathering rows and
-    # then columns of a plain matrix moves memory in order and stays in the cache. Only A has to
-    # be centred, and B's norm is not changed by relabelling.
-    left, right = _standardise(A).reshape(-1, d, d), B.reshape(-1, d, d)
+    left, right = A.reshape(-1, d, d), B.reshape(-1, d, d)
+    of_right = [left] if len(right) == 1 else list(left.split(1))
     out = A.new_zeros((draws, len(left)))
-    rows, both = A.new_empty((2, min(d, ROWS_AT_ONCE), d))
-    for k in range(draws):
-        order = torch.randperm(d, generator=generator, device=generator.device).to(A.device)
-        for i in range(0, d, ROWS_AT_ONCE):
-            some = order[i : i + ROWS_AT_ONCE]
-            m = len(some)
-            for pair, (fixed, moved) in enumerate(zip(left, right, strict=True)):
-                torch.index_select(moved, 0, some, out=rows[:m])
-                torch.index_select(rows[:m], 1, order, out=both[:m])
-                out[k, pair] += torch.dot(fixed[i : i + m].view(-1), both[:m].view(-1))
+    orders = torch.stack([torch.randperm(d, generator=generator, device=generator.device)
+                          for _ in range(draws)]).to(A.device)  # fmt: skip
+    # A block of rows at a time in memory of its own: gathering rows and then columns of a plain
+    # matrix moves memory in order and stays in the cache.
+    for i in range(0, d, ROWS_AT_ONCE):
+        fixed = [_standard_block(a, i) for a in of_right]
+        m, n = min(ROWS_AT_ONCE, d - i), d - i
+        rows, both = A.new_empty((m, d)), A.new_empty((m, n))
+        for k, order in enumerate(orders):
+            of_pairs = []
+            for blocks, moved in zip(fixed, right, strict=True):
+                torch.index_select(moved, 0, order[i : i + m], out=rows)
+                torch.index_select(rows, 1, order[i:], out=both)
+                of_pairs.append(blocks @ both.view(-1))
+            out[k] += torch.cat(of_pairs)
     norm = _centred_norm(B)
     norm = torch.where(norm > 0, norm, math.nan)
     return out.T.reshape(*A.shape[:-2], draws) / norm[..., None]
+
+
+def _standard_block(A: Tensor, i: int) -> Tensor:
+    """Rows i, i+1, … of each standardised matrix, from column i on, flat, what lies right of the
+    diagonal block twice: (pairs, d, d) → (pairs, m·(d − i)).
+    """
+    mean, norm = A.mean((1, 2), keepdim=True), _centred_norm(A)[:, None, None]
+    block = A[:, i : i + ROWS_AT_ONCE, i:].sub(mean).div_(norm)
+    block[:, :, block.shape[1] :] *= 2
+    return block.flatten(1)
 
 
 def permutation_moments(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,7 +192,8 @@ def p_value(sample: Tensor, observed: Tensor | float) -> Tensor:
 
 
 def _check(A: Tensor, B: Tensor) -> int:
-    if A.shape != B.shape or A.dim() < 2 or A.shape[-1] != A.shape[-2] or A.shape[-1] < 2:
+    fits = B.shape == A.shape or B.shape == A.shape[-2:]
+    if not fits or A.dim() < 2 or A.shape[-1] != A.shape[-2] or A.shape[-1] < 2:
         raise ValueError(
             f"A and B must be square matrices of one size d ≥ 2: got {tuple(A.shape)} and "
             f"{tuple(B.shape)}"

@@ -331,22 +331,24 @@ class LayerMoments:
     def batch_work(self) -> float:
         """Multiply-adds of taking one batch in."""
         per = max(self.batches, 1) * self.ranks.size
-        return sum(rows / per * (t.map.d_a**2 + t.map.d_b**2) * 0.75 for t, rows in self._counted())
+        return sum(rows / per * (t.map.d_a**2 + t.map.d_b**2) for t, rows in self._counted())
 
     def reading_work(self) -> float:
         """Multiply-adds of one reading without decompositions: products of W, H, G and rows."""
         return sum(
-            1.2 * (2.25 * t.map.d_a * t.map.d_b * (t.map.d_a + t.map.d_b))
-            + 460.0 * (t.map.d_a**2 + t.map.d_b**2)
+            1.5 * (2.25 * t.map.d_a * t.map.d_b * (t.map.d_a + t.map.d_b))
+            + 600.0 * (t.map.d_a**2 + t.map.d_b**2)
             for t in self.taps
         )
 
+    def exponents_work(self) -> float:
+        """One eigendecomposition a layer and a bootstrap, which run like 13 d³."""
+        return sum(13.0 * min(t.map.d_a, t.map.d_b) ** 3 for t in self.taps)
+
     def evidence_work(self) -> float:
-        """Exponents and permutation nulls: an eigendecomposition runs like 8 d³, a draw 30 d²."""
-        return sum(
-            10.0 * min(t.map.d_a, t.map.d_b) ** 3 + 4500.0 * (t.map.d_a**2 + t.map.d_b**2)
-            for t in self.taps
-        )
+        """Exponents and permutation nulls, of which a draw runs like 33 d²."""
+        draws = sum(3300.0 * (t.map.d_a**2 + t.map.d_b**2) for t in self.taps)
+        return self.exponents_work() + draws
 
     def spectra_work(self) -> float:
         """The eigenvalues of H and G on both sides, beyond the evidence."""

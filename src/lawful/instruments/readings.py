@@ -191,10 +191,11 @@ def permutation_readings(
     if d < 2:
         return
     draws = PERMUTATIONS if d <= 256 else PERMUTATIONS // 4
-    for name, (i, j) in PAIRS.items():
-        sample = nulls.permutation_null(M[i], M[j], draws, generator)
-        bar = float(nulls.percentile(sample, 99))
-        yield label.value(f"{name}_{c}_permutation", bar, math.nan)
+    H, G, Z = M
+    for names, fixed, relabelled in ((("rga", "gwa"), M[[0, 2]], G), (("rwa",), Z[None], H)):
+        sample = nulls.permutation_null(fixed, relabelled, draws, generator)
+        for name, bar in zip(names, nulls.percentile(sample, 99).tolist(), strict=True):
+            yield label.value(f"{name}_{c}_permutation", bar, math.nan)
 
 
 def view(M: Tensor) -> Tensor:

@@ -59,8 +59,10 @@ class Work:
 
     def read(self, layers: LayerMoments, *, spectra: bool, full: bool) -> None:
         """One reading was taken; `full` says that its window had all the rows asked for."""
-        self._readings += 1
         self._counted += layers.reading_work()
+        if self.first:
+            self._counted += layers.exponents_work()
+        self._readings += 1
         self.settled = self.settled or full
         if spectra:
             self.decomposed(layers, spectra=True)
