@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -94,6 +95,16 @@ class Forms:
     row_total: Array
     row_trace: Array
     diagonal: Array
+
+    @cached_property
+    def pearson(self) -> Products:
+        """`products(self, "pearson")`, which several numbers are made of."""
+        return products(self, "pearson")
+
+    @cached_property
+    def cosine(self) -> Products:
+        """`products(self, "cosine")`."""
+        return products(self, "cosine")
 
 
 def forms(side: Side) -> tuple[Forms, Forms]:
@@ -262,7 +273,7 @@ def residual(p: Products, pair: tuple[int, int]) -> Estimate:
 
 def participation(f: Forms, which: int) -> Estimate:
     """Participation ratio PR = (tr A)²/‖A‖² of H, G (debiased norm) or Z (exact)."""
-    p = products(f, "cosine")
+    p = f.cosine
     trace, norm2 = f.trace[which], p.value[which, which]
     plugin = _over(trace**2, p.plugin[which, which])
     if which == Z:

@@ -53,8 +53,9 @@ def infinitesimal_jackknife(
     k, m = psi.shape
     if k < 2 or not np.isfinite(psi).all():
         return Spread(math.nan, 0, math.nan)
-    between = float(psi.mean(1).var(ddof=1))
-    within = float(psi.var(1, ddof=1).mean()) if m > 1 else 0.0
+    of_clusters = psi.sum(1, keepdims=True) / m
+    between = float(np.square(of_clusters - of_clusters.sum() / k).sum()) / (k - 1)
+    within = float(np.square(psi - of_clusters).sum()) / (k * (m - 1)) if m > 1 else 0.0
     of_cluster = max(between - within * (1 / m - 1 / positions), within / positions)
     if of_cluster == 0:
         return Spread(0.0, k - 1, clusters * positions)

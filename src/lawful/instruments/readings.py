@@ -57,7 +57,7 @@ def alignment_readings(label: Label, sides: Iterable[tuple[str, Side]]) -> list[
         for name, which in (("H", alignment.H), ("G", alignment.G)):
             pr = alignment.participation(f, which)
             out.append(label.estimate(f"participation_{name}_{c}", pr))
-        rga = alignment.correlation(alignment.products(f, "pearson"), PAIRS["rga"])
+        rga = alignment.correlation(f.pearson, PAIRS["rga"])
         effective = min(effective, rga.effective)
         out += _dissipation(label, c, f)
     last = raw["b"]
@@ -74,8 +74,8 @@ def alignment_readings(label: Label, sides: Iterable[tuple[str, Side]]) -> list[
 
 
 def _relations(label: Label, c: str, f: Forms, centred: Forms) -> Iterator[Measurement]:
-    pearson, tracefree, cosine = (alignment.products(f, m) for m in alignment.METRICS)
-    of_centred = alignment.products(centred, "pearson")
+    pearson, cosine, of_centred = f.pearson, f.cosine, centred.pearson
+    tracefree = alignment.products(f, "tracefree")
     for name, pair in PAIRS.items():
         relation = f"{name}_{c}"
         value = alignment.correlation(pearson, pair)
@@ -92,7 +92,7 @@ def _relations(label: Label, c: str, f: Forms, centred: Forms) -> Iterator[Measu
 
 def _dissipation(label: Label, c: str, f: Forms) -> Iterator[Measurement]:
     """H_b ≈ c Z_b + c′ G_b on side b, G_a ≈ c Z_a + c′ H_a on side a, c, c′ ≥ 0."""
-    p = alignment.products(f, "cosine")
+    p = f.cosine
     target, other = (alignment.H, alignment.G) if c == "b" else (alignment.G, alignment.H)
     v = p.value
     TT, TZ, TO = v[target, target], v[target, alignment.Z], v[target, other]
