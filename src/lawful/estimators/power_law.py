@@ -45,27 +45,28 @@ class PowerLaw:
 def power_law(x: ArrayLike, y: ArrayLike, window: tuple[float, float]) -> PowerLaw:
     """Fit over window[0] ≤ x ≤ window[1].
 
-    Raises ValueError when fewer than six points with y > 0 lie in the window; a `PowerLawWarning`
-    tells a bend of more than 0.3 of the slope.
+    Raises ValueError when fewer than six points with x, y > 0 lie in the window, or fewer than two
+    different x in one of its halves; a `PowerLawWarning` tells a bend of more than 0.3 of the slope.
 
     >>> ranks = np.arange(1, 101)
     >>> round(power_law(ranks, 3.0 * ranks**-1.5, (2, 50)).exponent, 6)
     1.5
     """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    inside = (x >= window[0]) & (x <= window[1]) & (y > 0) & np.isfinite(y)
+    inside = (x >= window[0]) & (x <= window[1]) & (x > 0) & (y > 0) & np.isfinite(y)
     if inside.sum() < 6:
         raise ValueError(f"window={window}: {inside.sum()} positive points in it, 6 are needed")
     u, v = np.log(x[inside]), np.log(y[inside])
     order = np.argsort(u)
     u, v = u[order], v[order]
     weight = np.gradient(u)  # equal weight in ln x
-    slope, intercept = _line(u, v, weight)
     middle = 0.5 * (u[0] + u[-1])
-    halves = [_line(u[h], v[h], weight[h])[0] for h in (u <= middle, u >= middle)]
-    found = PowerLaw(
-        -slope, intercept, float(halves[1] - halves[0]), float(np.ptp(u) / math.log(10)), len(u)
-    )
+    halves = u <= middle, u >= middle
+    if min(np.ptp(u[h]) for h in halves) == 0:
+        raise ValueError(f"window={window}: one x alone in half of it, so no bend; widen it")
+    slope, intercept = _line(u, v, weight)
+    lower, upper = (_line(u[h], v[h], weight[h])[0] for h in halves)
+    found = PowerLaw(-slope, intercept, upper - lower, float(np.ptp(u) / math.log(10)), len(u))
     if abs(found.bend) > STRAIGHT * abs(slope):
         warnings.warn(
             f"not a power law over {window[0]:g} to {window[1]:g}: the slope changes by "
@@ -77,8 +78,8 @@ def power_law(x: ArrayLike, y: ArrayLike, window: tuple[float, float]) -> PowerL
 
 
 def _line(u: Array, v: Array, weight: Array) -> tuple[float, float]:
-    """Weighted least squares: slope and intercept; NaN for a single point."""
+    """Weighted least squares: slope and intercept."""
     mean_u, mean_v = np.average(u, weights=weight), np.average(v, weights=weight)
     spread = float((weight * (u - mean_u) ** 2).sum())
-    slope = float((weight * (u - mean_u) * (v - mean_v)).sum()) / spread if spread else math.nan
+    slope = float((weight * (u - mean_u) * (v - mean_v)).sum()) / spread
     return slope, float(mean_v - slope * mean_u)
