@@ -45,8 +45,8 @@ class PowerLaw:
 def power_law(x: ArrayLike, y: ArrayLike, window: tuple[float, float]) -> PowerLaw:
     """Fit over window[0] ≤ x ≤ window[1].
 
-    Raises ValueError when fewer than six points with x, y > 0 lie in the window, or fewer than two
-    different x in one of its halves; a `PowerLawWarning` tells a bend of more than 0.3 of the slope.
+    Raises ValueError when fewer than six points with x, y > 0 lie in the window, or one x alone in
+    half of it; a `PowerLawWarning` tells a bend of more than 0.3 of the slope.
 
     >>> ranks = np.arange(1, 101)
     >>> round(power_law(ranks, 3.0 * ranks**-1.5, (2, 50)).exponent, 6)
