@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from lawful.estimators.uncertainty import share_error
 from lawful.record.vocabulary import RELATIONS
 
 LAWS = ("nc1", "nc2", "nc3", "nc4")
@@ -51,6 +52,13 @@ def test_collapse_without_error_bars_or_beginning_is_undetermined(collapsed, law
     for name in START:
         collapsed.record(name, [START[name], END[name]], stderr=math.nan)
     assert collapsed.verdict(law).status == "undetermined"
+
+
+@pytest.mark.parametrize(("n", "status"), [(80, "undetermined"), (1000, "holds")])
+def test_no_disagreement_among_few_samples_is_no_collapse(collapsed, n, status):
+    """None of 80 says "below 4 %", the law "below 1 %"."""
+    collapsed.record("nc4", [0.4, 0.0], stderr=share_error(0.0, n), n=n)
+    assert collapsed.verdict("nc4").status == status
 
 
 def test_the_worse_half_of_nc2_decides(collapsed):

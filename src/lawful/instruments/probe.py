@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..estimators import collapse
 from ..estimators.feature_ansatz import nfa
 from ..estimators.nulls import haar_mean
-from ..estimators.uncertainty import delete_block_jackknife
+from ..estimators.uncertainty import delete_block_jackknife, share_error
 from ..record import Measurement
 from .layers import LayerMoments
 from .maps import output_rows
@@ -229,7 +229,7 @@ class _Features:
         if not self.samples:
             return
         error = self.wrong / self.samples
-        spread = math.sqrt(error * (1 - error) / self.samples)
+        spread = share_error(error, self.samples)
         yield Measurement(0, "", "train_error", error, spread, self.samples)
         yield Measurement(0, "", "accuracy", 1 - error, spread, self.samples)
         for tap in self.taps:
@@ -256,7 +256,7 @@ class _Features:
             features = torch.cat([f[tap.map.name] for f, _, _ in self.kept])
             predictions = torch.cat([p for _, _, p in self.kept])
             share = collapse.nc4(features, predictions, collapse.merge(blocks).means)
-            yield label.value("nc4", share, math.sqrt(share * (1 - share) / len(features)))
+            yield label.value("nc4", share, share_error(share, len(features)))
 
     def close(self) -> None:
         for handle in self.handles:
