@@ -480,7 +480,7 @@ def _rest_of_mixing(point: GLPoint, settings: Mapping) -> tuple[np.ndarray, np.n
 
 def _worst(left: Tensor | None, size: Tensor) -> float:
     """The largest |left|/size; directions without any weight are passed over."""
-    return math.nan if left is None else float((left.abs() / size).nan_to_num(0.0).max())
+    return math.nan if left is None else float(torch.where(size == 0, 0.0, left.abs() / size).max())
 
 
 def _median(x: np.ndarray) -> float:
