@@ -3,7 +3,8 @@
 Statement. The noise of SGD moves θ along the orbit e^{λA}θ of a symmetry to the one point where it
 balances on growing and shrinking directions (and weight decay with it). That point is known from
 the noise and the norms: C* (`theory.noise_equilibrium` for a neuron, `theory.gl_equilibrium`
-for k mixed channels), and so is the relaxation time τ ≈ S θᵀA²θ/(η² Tr[Σ₁A²]) steps.
+for k mixed channels), and so is the relaxation time τ ≈ S θᵀA²θ/(η² Tr[Σ₁A²]) steps. A layer has
+that of its slowest neurons, but for those with less than 1 % of Σ‖θ_i‖⁴ between them.
 
 Test. The gap ‖C − C*‖/‖θ‖², averaged over the last quarter of the run, has fallen by at least 0.1
 and ends below 0.1. C* is that of the orbit on which the run is at that time: what it learns changes
