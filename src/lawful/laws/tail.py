@@ -48,10 +48,10 @@ def mean(run: Run, quantity: str, layer: str) -> Estimate:
 
 
 def learning_rate(run: Run) -> float:
-    """Mean η over the second half; the optimiser's own when it was not recorded."""
+    """Mean η over the second half, the optimiser's own when it was not recorded; NaN for 0."""
     measured = mean(run, "learning_rate", "").value
     if math.isfinite(measured):
-        return measured
+        return measured if measured > 0 else math.nan
     return next((float(g.get("lr") or math.nan) for g in groups(run)), math.nan)
 
 
