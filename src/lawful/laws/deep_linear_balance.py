@@ -14,8 +14,8 @@ run, ends below 0.1 and has fallen by 0.1. Null: the gap at the start, which gra
 `deep_linear_isometry`. A singular value of an inner layer is ρ, within 8 % (those that rank V uses;
 in a layer wider than the rank the others keep what the initialisation gave them).
 
-Regime. SGD without momentum and three relaxation times where they are known. Traces are essential:
-without them the balance is wrong unless they agree.
+Regime. SGD without momentum and, where they are known, three relaxation times before that quarter.
+Traces are essential: without them the balance is wrong unless they agree.
 
 Source: Ziyin et al., arXiv 2402.07193; traces and D ≥ 3 derived in `theory.linear_equilibrium`.
 """

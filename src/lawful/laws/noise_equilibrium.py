@@ -10,10 +10,11 @@ Test. The gap ‖C − C*‖/‖θ‖², averaged over the last quarter of the r
 and ends below 0.1. C* is that of the orbit on which the run is at that time: what it learns changes
 orbit and noise, and C* is taken from the window's own noise, never from C.
 
-Regime. SGD without momentum, coupled decay; not Adam. At least three relaxation times, else
-`undetermined`, with η²·steps in numbers: equilibrium is reached in 1/η² steps, so most practical
-runs are far from it. η itself must be small (ηTr H ≪ 1): θ then stays so near the valley that the
-mean gradient pushes less than the noise (`charge_push` beside `charge_noise` tells).
+Regime. SGD without momentum, coupled decay; not Adam. Three relaxation times before the last
+quarter, else `undetermined`, with η²·steps in numbers: equilibrium is reached in 1/η² steps, so
+most practical runs are far from it. η itself must be small (ηTr H ≪ 1): θ then stays so near the
+valley that the mean gradient pushes less than the noise (`charge_push` beside `charge_noise`
+tells).
 
 Source: Ziyin, Wang, Li, Wu, "Parameter Symmetry and Noise Equilibrium of Stochastic Gradient
 Descent", arXiv 2402.07193, Theorem 4.3; C* with decay and for GL derived.

@@ -4,9 +4,10 @@ A noise equilibrium is approached at a rate 1/τ ∝ η² per step, so the time 
 
     elapsed = ∫ dk/τ(k)        over the steps k of the run, τ as recorded along the way
 
-and not the number of steps. Below three relaxation times nothing is said of the equilibrium.
-Numbers at rest fluctuate: they are averaged over the last quarter of the run, with an error that
-knows that neighbouring measurements are correlated.
+and not the number of steps. Numbers at rest fluctuate: they are averaged over the last quarter of
+the run, with an error that knows that neighbouring measurements are correlated. Before that quarter
+three relaxation times must have passed, or nothing is said of the equilibrium: what is left of the
+start is then at most e⁻³, a twentieth.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ def late(run: Run, quantity: str, layer: str) -> Estimate:
     return Estimate(step, *series_mean(tail["value"].to_numpy(float)), n)
 
 
-def elapsed(run: Run, layer: str) -> float:
-    """Relaxation times until the last measurement; NaN where τ is not known.
+def elapsed(run: Run, layer: str, share: float = 1.0) -> float:
+    """Relaxation times in this share of the run; NaN where τ is not known.
 
     Where τ is infinite nothing relaxes, and no time passes.
     """
@@ -52,18 +53,18 @@ def elapsed(run: Run, layer: str) -> float:
     table = table[table > 0]
     if not len(table):
         return math.nan
-    steps, rate = table.index.to_numpy(float), 1 / table.to_numpy()
-    if len(table) == 1:
-        return float(steps[0] * rate[0])
-    return float(np.sum(np.diff(steps) * (rate[1:] + rate[:-1]) / 2) + steps[0] * rate[0])
+    steps, end = table.index.to_numpy(float), share * float(table.index[-1])
+    t = np.append(steps[steps < end], end)
+    rate = np.interp(t, steps, 1 / table.to_numpy())
+    return float(t[0] * rate[0] + np.sum(np.diff(t) * (rate[1:] + rate[:-1]) / 2))
 
 
 def relaxed(run: Run, layer: str) -> Condition:
-    """At least three relaxation times; always with η²·steps and τ in numbers."""
-    times = elapsed(run, layer)
+    """Three relaxation times before the last quarter; always with η²·steps and τ in numbers."""
+    times = elapsed(run, layer, LATE)
     return Condition(
         "relaxation", None if math.isnan(times) else times >= RELAXED, times,
-        f"not relaxed: {clock(run, layer)}, {RELAXED:.0f} needed",
+        f"not relaxed: {clock(run, layer)}, {RELAXED / LATE:.0f} needed",
     )  # fmt: skip
 
 
