@@ -68,6 +68,17 @@ def test_the_worse_half_of_nc2_decides(collapsed):
     assert found.null == pytest.approx(math.sqrt(2 / (math.pi * 64)))
 
 
+def test_in_many_dimensions_random_class_means_are_no_collapse(collapsed):
+    """They are as near a simplex as 0.031 in the norms, 0.035 in the angles, at d = 512."""
+    collapsed.record("width_a", 512, stderr=0.0)
+    collapsed.record("nc2_norm", [0.4, 0.05], stderr=0.001)
+    found = collapsed.verdict("nc2")
+    assert found.status == "violated"
+    assert "stays above 0.03" in found.sentence
+    collapsed.record("nc2_norm", [0.4, 0.02], stderr=0.001)
+    assert collapsed.verdict("nc2").status == "holds"
+
+
 def test_where_no_simplex_can_be(collapsed):
     assert collapsed.record("classes", 2, stderr=0.0).verdict("nc2").status == "out of regime"
     collapsed.record("classes", 100, stderr=0.0)
