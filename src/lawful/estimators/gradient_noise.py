@@ -67,6 +67,8 @@ def mean(values: ArrayLike) -> tuple[float, float]:
 def ratio(numerators: ArrayLike, denominators: ArrayLike) -> tuple[float, float]:
     """Σa/Σb over batches and its jackknife error; NaN where Σb is not positive.
 
+    Of two unbiased means, it keeps a bias of order 1/batches, as every ratio does.
+
     >>> ratio([1.0, 3.0], [1.0, 1.0])
     (2.0, 1.0)
     """
