@@ -7,7 +7,8 @@ the size of the slope itself for an exponential. Points are given equal weight i
 their spacing: of ranks 1 … 1000 all but ten lie in the last two decades.
 
 Range. A window inside the data: the first ranks are few and the last are noise (a spectrum) or
-words seen once (Zipf). State the window with the number.
+words seen once (Zipf). State the window with the number. Each half of it, in ln x, needs two
+different x, or there is no bend.
 """
 
 from __future__ import annotations
@@ -45,15 +46,17 @@ class PowerLaw:
 def power_law(x: ArrayLike, y: ArrayLike, window: tuple[float, float]) -> PowerLaw:
     """Fit over window[0] ≤ x ≤ window[1].
 
-    Raises ValueError when fewer than six points with x, y > 0 lie in the window, or one x alone in
-    half of it; a `PowerLawWarning` tells a bend of more than 0.3 of the slope.
+    Raises ValueError when fewer than six points with y > 0 lie in the window; a `PowerLawWarning`
+    tells a bend of more than 0.3 of the slope.
 
     >>> ranks = np.arange(1, 101)
     >>> round(power_law(ranks, 3.0 * ranks**-1.5, (2, 50)).exponent, 6)
     1.5
     """
+    if not window[0] > 0:
+        raise ValueError(f"window={window}: a logarithm needs a window above 0")
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    inside = (x >= window[0]) & (x <= window[1]) & (x > 0) & (y > 0) & np.isfinite(y)
+    inside = (x >= window[0]) & (x <= window[1]) & (y > 0) & np.isfinite(y)
     if inside.sum() < 6:
         raise ValueError(f"window={window}: {inside.sum()} positive points in it, 6 are needed")
     u, v = np.log(x[inside]), np.log(y[inside])
