@@ -114,7 +114,7 @@ def test_conservation_is_not_claimed_elsewhere(train, rates, word):
     [(400, 0.0), (400, 0.9), pytest.param(3000, 0.0, marks=pytest.mark.slow)],
 )
 def test_the_account_closes_to_1e_10(train, steps, momentum):
-    """Check 2 at 3000 steps: mini-batches with decay, double precision."""
+    """3000 steps: mini-batches with decay, double precision."""
     world, name = train(steps, batch=8, lr=0.02, weight_decay=0.01, momentum=momentum)
     found = world.verdict("charge_budget", name)
     assert found.status == "holds"

@@ -1,4 +1,4 @@
-"""Linear β-VAE: the closed form against minimisation of the full objective (check 14)."""
+"""Linear β-VAE: the closed form against minimisation of the full objective."""
 
 from __future__ import annotations
 

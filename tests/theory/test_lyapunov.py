@@ -1,4 +1,4 @@
-"""Collapse by noise: the sign of the Lyapunov exponent decides (sheet check 12)."""
+"""Collapse by noise: the sign of the Lyapunov exponent decides."""
 
 from __future__ import annotations
 
