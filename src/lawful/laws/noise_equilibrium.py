@@ -25,7 +25,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import bibliography
-from .evidence import at_initialisation, number, show
+from .evidence import Estimate, at_initialisation, number, show
 from .formation import Claim, Finding, compare, tell
 from .law import Condition, Prediction, barred, status_of
 from .regime import plain_sgd
@@ -65,7 +65,7 @@ def noise_equilibrium(run: Run, layer: str) -> Verdict:
     """Effect: the gap at the end;  initial: the gap at the first step."""
     final, initial = late(run, "charge_gap", layer), at_initialisation(run, "charge_gap", layer)
     # One window's gap at initialisation has no error of its own: a bare number.
-    initial = type(initial)(initial.step, initial.value, 0.0, 0)
+    initial = Estimate(initial.step, initial.value, 0.0)
     unmet = barred(_regime(run, layer))
     if unmet is not None:
         status, why = status_of(unmet), unmet.sentence
