@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lawful.estimators.uncertainty import (
+    as_normal,
     delete_block_jackknife,
     infinitesimal_jackknife,
     interval,
@@ -130,6 +131,20 @@ def test_the_error_of_a_share_is_never_zero() -> None:
     assert errors.mean() == pytest.approx(plain.mean(), rel=0.1)
     assert share_error(0.0, 50) == pytest.approx(share_error(1.0, 50))
     assert math.isnan(share_error(0.0, 0))
+
+
+@pytest.mark.parametrize("blocks", [2, 3, 10])
+def test_an_error_of_few_blocks_covers_as_a_normal_one(blocks: int) -> None:
+    """Means of few blocks: value ± 1.96 errors covers 95 %, the bare error far less."""
+    inside = bare = 0
+    for r in range(2000):
+        x = list(rows(blocks, 1, 0.0, r)[:, 0])
+        error, _ = delete_block_jackknife(lambda b: float(np.mean(b)), x)
+        inside += abs(np.mean(x)) <= 1.96 * as_normal(error, blocks - 1)
+        bare += abs(np.mean(x)) <= 1.96 * error
+    assert inside / 2000 == pytest.approx(0.95, abs=0.015)
+    assert bare < inside
+    assert math.isnan(as_normal(1.0, 0))
 
 
 def test_interval_by_hand() -> None:
