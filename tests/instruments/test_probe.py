@@ -106,7 +106,7 @@ def test_an_error_from_two_batches_is_that_of_two_batches() -> None:
     out, _ = run_probe(
         Probe(given, F.cross_entropy), model, watch(model), Wants(collapse=True), gamma=0.0, seed=0
     )
-    found = next(m for m in out if m.quantity == "nc1")
+    found = next(m for m in out if (m.layer, m.quantity) == ("4", "nc1"))
     with torch.no_grad():
         features = [model.eval()[:4](x) for x, _ in given]
     blocks = [collapse.class_sums(h, y, 3) for h, (_, y) in zip(features, given, strict=True)]
