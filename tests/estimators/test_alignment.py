@@ -239,7 +239,7 @@ def test_inner_products_are_unbiased(case: str) -> None:
 
 
 def test_bias_of_the_ratio_is_small_beside_the_plugin_bias() -> None:
-    """Isotropic samples, n = d = 30 (sheet check 4): plug-in n/(n+d), debiased around 0."""
+    """Isotropic samples, n = d = 30: plug-in n/(n+d), debiased around 0."""
     d, some = 30, generator(7)
     eye = torch.eye(d, dtype=torch.float64)
     sample: list[tuple[float, float, float]] = []

@@ -74,6 +74,16 @@ def test_hidden_eigenvectors_need_the_noise():
     assert float(found.values[0]) == pytest.approx(5, rel=1e-3)
 
 
+def test_an_exhausted_start_looks_elsewhere_without_touching_the_global_generator():
+    d = torch.tensor([1.0, 5.0, *[0.1] * 50], dtype=F64)
+    before = torch.get_rng_state()
+    first = torch.eye(52, dtype=F64)[0]
+    found = [top_eigenpairs(lambda v: d * v, first, least=40).values for _ in range(2)]
+    assert float(found[0][0]) == pytest.approx(5, rel=1e-3)
+    assert torch.equal(*found)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_small_and_bad_operators():
     one = top_eigenpairs(lambda v: 3 * v, torch.ones(1, dtype=F64), k=5)
     assert one.values.tolist() == [3]
@@ -102,6 +112,12 @@ def test_traces_are_unbiased_and_their_errors_true():
     assert stderr == 0
     with pytest.raises(ValueError, match="at least 3"):
         hutch_plus_plus(A.matmul, zeros, probes=2)
+
+
+def test_density_of_nothing_is_a_line_at_zero():
+    nodes, weights = spectral_density(lambda v: 0 * v, torch.zeros(9, dtype=F64), starts=2)
+    assert nodes.tolist() == [0, 0]
+    assert weights.tolist() == [0.5, 0.5]
 
 
 def test_density_has_the_moments_of_the_spectrum():

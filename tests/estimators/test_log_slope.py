@@ -25,3 +25,10 @@ def test_bad_input_is_told() -> None:
         log_slope(np.array([1.0, 2, 3]), np.array([1.0, -1.0, np.nan]))
     with pytest.raises(ValueError, match="three points"):
         log_slope(np.array([1.0, 2]), np.array([1.0, 2]))
+
+
+def test_a_sweep_that_does_not_move_is_told() -> None:
+    with pytest.raises(ValueError, match="1 of 3 values of x"):
+        log_slope(np.array([0.0, 1, 2]), np.array([1.0, 2, 3]))
+    with pytest.raises(ValueError, match="x=2 at all points"):
+        log_slope(np.full(3, 2.0), np.array([1.0, 2, 3]))

@@ -25,7 +25,7 @@ def moment(d: int, n: int, seed: int, scale: torch.Tensor | None = None) -> torc
 
 @pytest.mark.parametrize(("n", "expected"), [(20, 0.17), (100, 0.50), (400, 0.80)])
 def test_sampling_null(n: int, expected: float) -> None:
-    """Sheet check 4: n/(n+d) ± .03, and the trace-free cosine is near zero."""
+    """n/(n+d) ± .03, and the trace-free cosine is near zero."""
     A, B = moment(100, n, 1), moment(100, n, 2)
     assert nulls.sampling_null(n, 100) == pytest.approx(expected, abs=0.005)
     assert pearson(A, B) == pytest.approx(expected, abs=0.03)

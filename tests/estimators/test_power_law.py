@@ -29,6 +29,14 @@ def test_an_exponential_is_told():
         assert power_law(RANKS, np.exp(-RANKS / 100), (2, 800)).bend < -2
 
 
+def test_a_half_with_one_point_has_no_bend():
+    x = np.array([1.0, 60, 70, 80, 90, 100])
+    with pytest.raises(ValueError, match="one x alone"):
+        power_law(x, np.ones(6), (1, 100))
+    with pytest.raises(ValueError, match="window above 0"):
+        power_law(RANKS - 1.0, RANKS**-1.0, (0, 100))
+
+
 def test_too_few_points_are_refused():
     with pytest.raises(ValueError, match="5 positive points"):
         power_law(RANKS, RANKS**-1.0, (1, 5))

@@ -24,7 +24,7 @@ def slope(x: torch.Tensor, y: torch.Tensor) -> float:
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 def test_identities_of_a_linear_layer(dtype: torch.dtype, bound: float) -> None:
-    """Sheet check 1: H_b = W H_a Wᵀ and G_a = Wᵀ G_b W, from samples."""
+    """H_b = W H_a Wᵀ and G_a = Wᵀ G_b W, from samples."""
     generator = torch.Generator().manual_seed(0)
     W = torch.randn(30, 50, generator=generator, dtype=dtype)
     h_a = torch.randn(400, 50, generator=generator, dtype=dtype)
@@ -38,7 +38,7 @@ def test_identities_of_a_linear_layer(dtype: torch.dtype, bound: float) -> None:
 
 
 def test_sorted_spectra_are_a_trap() -> None:
-    """Sheet check 5: unrelated bases, sorted slope 3, slope in a common basis about 0."""
+    """Unrelated bases, sorted slope 3, slope in a common basis about 0."""
     d, i = 200, torch.arange(1, 201, dtype=torch.float64)
     A = (U := orthogonal(d, d, 1)) * i**-3 @ U.T
     B = (V := orthogonal(d, d, 2)) * i**-1 @ V.T

@@ -1,4 +1,4 @@
-"""Split-half correction: attenuation measured and removed (sheet check 6)."""
+"""Split-half correction: attenuation measured and removed."""
 
 from __future__ import annotations
 

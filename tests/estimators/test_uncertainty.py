@@ -9,9 +9,13 @@ import pytest
 from numpy.typing import NDArray
 
 from lawful.estimators.uncertainty import (
+    as_normal,
     delete_block_jackknife,
     infinitesimal_jackknife,
     interval,
+    series_mean,
+    series_slope,
+    share_error,
 )
 
 
@@ -89,6 +93,58 @@ def test_intervals_cover() -> None:
         low, high = interval(float(x.mean()), spread.stderr, spread.dof)
         inside += low <= 0 <= high
     assert inside / 2000 == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize("r", [0.0, 0.6])
+def test_series_know_that_neighbours_are_correlated(r: float) -> None:
+    """Means and slopes of 40 AR(1) points cover; at r = 0.6 independent errors cover 70 %."""
+    rng, inside, naive, trends = np.random.default_rng(0), 0, 0, 0
+    for _ in range(1000):
+        x = rng.standard_normal(40)
+        for i in range(1, 40):
+            x[i] = r * x[i - 1] + math.sqrt(1 - r**2) * x[i]
+        mean, stderr = series_mean(x)
+        inside += abs(mean) <= 2.02 * stderr
+        naive += abs(mean) <= 2.02 * x.std(ddof=1) / math.sqrt(40)
+        slope, stderr = series_slope(np.arange(40.0), x)
+        trends += abs(slope) <= 2.02 * stderr
+    assert min(inside, trends) / 1000 >= 0.87
+    assert (naive / 1000 < 0.75) == (r > 0)
+
+
+def test_series_too_short_for_an_error() -> None:
+    assert math.isnan(series_mean(np.ones(1))[1])
+    assert np.isnan(series_mean(np.zeros(0))).all()
+    assert np.isnan(series_slope(np.arange(2.0), np.ones(2))).all()
+    assert np.isnan(series_slope(np.ones(5), np.arange(5.0))).all()
+    assert np.isnan(series_slope(np.zeros(0), np.zeros(0))).all()
+
+
+def test_the_error_of_a_share_is_never_zero() -> None:
+    """Share ± 1.96 errors covers at least 93 % where hits are rare, √(p(1 − p)/n) far less."""
+    rng = np.random.default_rng(0)
+    for p, n in ((0.01, 100), (0.03, 50), (0.3, 40)):
+        shares = rng.binomial(n, p, size=4000) / n
+        errors = np.array([share_error(s, n) for s in shares])
+        assert (np.abs(shares - p) <= 1.96 * errors).mean() >= 0.93
+    plain = np.sqrt(shares * (1 - shares) / n)
+    assert errors.mean() == pytest.approx(plain.mean(), rel=0.1)
+    assert share_error(0.0, 50) == pytest.approx(share_error(1.0, 50))
+    assert math.isnan(share_error(0.0, 0))
+
+
+@pytest.mark.parametrize("blocks", [2, 3, 10])
+def test_an_error_of_few_blocks_covers_as_a_normal_one(blocks: int) -> None:
+    """Means of few blocks: value ± 1.96 errors covers 95 %, the bare error far less."""
+    inside = bare = 0
+    for r in range(2000):
+        x = list(rows(blocks, 1, 0.0, r)[:, 0])
+        error, _ = delete_block_jackknife(lambda b: float(np.mean(b)), x)
+        inside += abs(np.mean(x)) <= 1.96 * as_normal(error, blocks - 1)
+        bare += abs(np.mean(x)) <= 1.96 * error
+    assert inside / 2000 == pytest.approx(0.95, abs=0.015)
+    assert bare < inside
+    assert math.isnan(as_normal(1.0, 0))
 
 
 def test_interval_by_hand() -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lawful.instruments import sample_gradients
-from lawful.instruments.charges import EVERY, Charges
+from lawful.instruments.charges import EVERY, Charges, slowest
 from lawful.instruments.instrument import Rates
 from lawful.instruments.tap import Scale
 from lawful.lab.models import GPT, MLP
@@ -281,6 +281,16 @@ def test_a_neuron_moved_by_its_shift_is_at_rest(decay):
     assert value(there, "charge_gap", name) < 1e-6
     goal = value(here, "charge_predicted", name)
     assert value(there, "charge", name) == pytest.approx(goal, rel=1e-6)
+
+
+def test_relaxation_is_that_of_the_slow_ones_that_count():
+    """Half of the neurons a hundred times slower than the others: the time is theirs."""
+    steps, size = np.array([10.0, 10.0, 1000.0, 1000.0, math.nan]), np.ones(5)
+    assert slowest(steps, size) == 1000
+    size[2:4] = 0.05  # a gap that is all theirs is at most 0.05
+    assert slowest(steps, size) == 10
+    assert slowest(np.array([10.0, math.inf]), np.ones(2)) == math.inf
+    assert math.isnan(slowest(np.full(3, math.nan), np.ones(3)))
 
 
 def test_mixed_channels_moved_by_their_shift_are_at_rest():

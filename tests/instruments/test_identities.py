@@ -1,4 +1,4 @@
-"""The identity suite (check 1): round-off where the symmetry is one, ≥ 1e-3 where it is not."""
+"""The identity suite: round-off where the symmetry is one, ≥ 1e-3 where it is not."""
 
 import math
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from lawful.estimators import collapse
 from lawful.instruments.layers import LayerMoments, survey
 from lawful.instruments.probe import Probe, Wants, run_probe, undisturbed
 from lawful.instruments.tap import Scale
@@ -97,6 +98,21 @@ def test_everything_is_as_before_also_after_an_error() -> None:
         probed(model, Probe(given, broken, "train"))
     assert equal(before, everything(model))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_an_error_from_two_batches_is_that_of_two_batches() -> None:
+    """Its 95 % interval is Student's with one degree of freedom: 6.48 times the normal one."""
+    model, given = net(), batches(20)
+    out, _ = run_probe(
+        Probe(given, F.cross_entropy), model, watch(model), Wants(collapse=True), gamma=0.0, seed=0
+    )
+    found = next(m for m in out if (m.layer, m.quantity) == ("4", "nc1"))
+    with torch.no_grad():
+        features = [model.eval()[:4](x) for x, _ in given]
+    blocks = [collapse.class_sums(h, y, 3) for h, (_, y) in zip(features, given, strict=True)]
+    value, stderr = collapse.jackknife(collapse.nc1, blocks)
+    assert found.value == pytest.approx(value, rel=1e-5)
+    assert found.stderr == pytest.approx(6.48 * stderr, rel=1e-3)
 
 
 def test_a_buffer_that_is_replaced_is_put_back() -> None:

@@ -61,7 +61,7 @@ def test_its_numbers_lie_in_its_bands(name, tmp_path):
 
 @pytest.mark.slow
 def test_less_noise_aligns_less(tmp_path):
-    """Sheet, check 12: batch 256 at γ = 3e-3 lowers RGA_b of W2 (.85 → .43) and W1 (.46 → .32)."""
+    """Batch 256 at γ = 3e-3 lowers RGA_b of W2 (.85 → .43) and W1 (.46 → .32)."""
     decay = experiment("canonical-decay")
     rga = {}
     for batch in (32, 256):
@@ -74,7 +74,7 @@ def test_less_noise_aligns_less(tmp_path):
 
 @pytest.mark.slow
 def test_centring_dominates_for_relu(tmp_path):
-    """Sheet, check 13: bias-free ReLU, η = .05, γ = 3e-3: W4 RGA_a raw .15–.3, centred > .85.
+    """Bias-free ReLU, η = .05, γ = 3e-3: W4 RGA_a raw .15–.3, centred > .85.
 
     One snapshot scatters about the edge of the second band (seeds 0, 1, 2: .844, .870, .866),
     so the mean of the three is held to it.

@@ -38,7 +38,7 @@ def test_signals_keep_their_size_through_depth(activation):
 
 
 def test_a_bias_free_relu_net_is_homogeneous_in_every_layer():
-    """⟨W_l, ∂L/∂W_l⟩ is the same number in all layers (sheet, check 13), float64."""
+    """⟨W_l, ∂L/∂W_l⟩ is the same number in all layers, float64."""
     with seeded(0):
         model = MLP(32, 8, width=48, depth=5, bias=False).double()
     draw = stream(0, "x")

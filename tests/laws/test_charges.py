@@ -1,6 +1,7 @@
 """Charges on real loops through the instrument: the checks of gradient flow, account and Adam."""
 
 import copy
+import math
 from functools import partial
 from itertools import pairwise
 
@@ -113,7 +114,7 @@ def test_conservation_is_not_claimed_elsewhere(train, rates, word):
     [(400, 0.0), (400, 0.9), pytest.param(3000, 0.0, marks=pytest.mark.slow)],
 )
 def test_the_account_closes_to_1e_10(train, steps, momentum):
-    """Check 2 at 3000 steps: mini-batches with decay, double precision."""
+    """3000 steps: mini-batches with decay, double precision."""
     world, name = train(steps, batch=8, lr=0.02, weight_decay=0.01, momentum=momentum)
     found = world.verdict("charge_budget", name)
     assert found.status == "holds"
@@ -152,6 +153,15 @@ def test_noise_is_that_of_many_mini_batches(task):
         pair = torch.stack([total / 4000, noise / S + mean])
         assert float(torch.corrcoef(pair)[0, 1]) >= 0.995
         assert float((pair[0] - pair[1]).norm() / pair[1].norm()) <= 0.05
+
+
+def test_a_run_that_diverged_is_undetermined(train):
+    """Its charges are neither kept nor moved by noise: they are not numbers any more."""
+    world, name = train(120, every=5, batch=4, lr=3.0)
+    assert any(not math.isfinite(r.value) for r in world.rows)
+    for law in ("charge_conservation", "charge_budget"):
+        found = world.verdict(law, name)
+        assert found.status == "undetermined", found.sentence
 
 
 def test_what_was_not_measured_is_undetermined(empty):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from lawful.estimators.uncertainty import share_error
 from lawful.record.vocabulary import RELATIONS
 
 LAWS = ("nc1", "nc2", "nc3", "nc4")
@@ -53,11 +54,29 @@ def test_collapse_without_error_bars_or_beginning_is_undetermined(collapsed, law
     assert collapsed.verdict(law).status == "undetermined"
 
 
+@pytest.mark.parametrize(("n", "status"), [(80, "undetermined"), (1000, "holds")])
+def test_no_disagreement_among_few_samples_is_no_collapse(collapsed, n, status):
+    """None of 80 says "below 4 %", the law "below 1 %"."""
+    collapsed.record("nc4", [0.4, 0.0], stderr=share_error(0.0, n), n=n)
+    assert collapsed.verdict("nc4").status == status
+
+
 def test_the_worse_half_of_nc2_decides(collapsed):
     found = collapsed.record("nc2_angle", [0.4, 0.35]).verdict("nc2")
     assert found.status == "violated"
     assert "angle deviation" in found.sentence
     assert found.null == pytest.approx(math.sqrt(2 / (math.pi * 64)))
+
+
+def test_in_many_dimensions_random_class_means_are_no_collapse(collapsed):
+    """They are as near a simplex as 0.031 in the norms, 0.035 in the angles, at d = 512."""
+    collapsed.record("width_a", 512, stderr=0.0)
+    collapsed.record("nc2_norm", [0.4, 0.05], stderr=0.001)
+    found = collapsed.verdict("nc2")
+    assert found.status == "violated"
+    assert "stays above 0.03" in found.sentence
+    collapsed.record("nc2_norm", [0.4, 0.02], stderr=0.001)
+    assert collapsed.verdict("nc2").status == "holds"
 
 
 def test_where_no_simplex_can_be(collapsed):

@@ -34,6 +34,12 @@ def test_rank_that_rises_with_alignment_violates(empty, noise):
     assert found.status == "violated"
 
 
+def test_rank_that_never_changes_while_the_layer_aligns_violates(empty, noise):
+    found = layer(empty, 0.2 + 0.7 * TIME + noise, np.full(len(STEPS), 30.0)).verdict("compactness")
+    assert found.status == "violated"
+    assert "lost no rank" in found.sentence
+
+
 def test_unrelated_noise_is_not_compaction(empty, noise):
     rank = 20 + np.random.default_rng(1).normal(size=len(STEPS))
     found = layer(empty, 0.2 + 0.7 * TIME + noise, rank).verdict("compactness")

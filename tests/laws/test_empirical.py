@@ -82,6 +82,17 @@ def test_test_accuracy_before_any_wave_violates(grokked):
     assert "without waves" in grokked.verdict("grokking").sentence
 
 
+@pytest.mark.parametrize("quantity", ["ntk_turn", "participation_null"])
+def test_what_was_not_watched_does_not_violate(grokked, quantity):
+    assert grokked.forget(quantity).verdict("grokking").status == "undetermined"
+
+
+def test_a_run_that_logs_accuracies_alone_does_not_violate(empty):
+    empty.record("train_accuracy", [0.03, 1, 1, 1, 1, 1], steps=STEPS, layer="")
+    empty.record("test_accuracy", [0.03, 0.03, 0.05, 0.3, 0.8, 1.0], steps=STEPS, layer="")
+    assert empty.verdict("grokking", "").status == "undetermined"
+
+
 def test_no_delay_and_no_generalisation_are_out_of_regime(grokked):
     grokked.record("train_accuracy", [0.03, 0.1, 0.3, 0.4, 0.99, 1], steps=STEPS)
     assert grokked.verdict("grokking").status == "out of regime"

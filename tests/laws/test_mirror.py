@@ -89,6 +89,8 @@ def test_the_edge_beside_its_prediction(collapsed, edge, status):
 def test_an_edge_with_a_wide_error_and_a_state_symmetric_without_decay(collapsed):
     collapsed.record("critical_decay", 2.5e-3, stderr=5e-4, steps=(1000,))
     assert collapsed.verdict("mirror_threshold").status == "undetermined"
+    collapsed.record("critical_decay", 2.05e-3, stderr=5e-4, steps=(1000,))
+    assert collapsed.verdict("mirror_threshold").status == "undetermined"  # near by chance
     collapsed.record("critical_decay_predicted", -1.0, stderr=0.0, steps=STEPS)
     assert collapsed.verdict("mirror_threshold").status == "out of regime"
 

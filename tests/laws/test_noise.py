@@ -352,6 +352,36 @@ def test_critical_batch(empty):
     assert "both below and above" in arm.sentence
 
 
+def test_a_critical_batch_that_is_hardly_known_agrees_with_nothing(empty):
+    """Four batch sizes whose steps scatter leave B_c open to a factor: that is no agreement."""
+    empty.manifest = empty.manifest | {"layers": []}
+    world = cases(empty, (8, 32, 64, 256), wobble=0.0, predicted=40.0)
+    assert world.verdict("critical_batch", "").status == "holds"
+    for size, factor in ((8, 1.08), (32, 0.92), (64, 1.08), (256, 0.92)):
+        layer = f"B = {size}"
+        (steps,) = (m.value for m in world.rows if (m.layer, m.quantity[:5]) == (layer, "steps"))
+        world.record("steps_to_target", factor * steps, layer=layer, steps=(0,))
+    found = world.verdict("critical_batch", "")
+    assert found.status == "undetermined", found.sentence
+    assert found.interval[1] > 2.5 * found.interval[0]
+
+
+def test_rates_of_zero_and_noise_of_either_sign_do_not_raise(empty):
+    """A rate annealed to nothing has no relaxation time; traces below zero no logarithm."""
+    steps, rng = range(0, 1200, 100), np.random.default_rng(0)
+    empty.record("learning_rate", [0.1] * 5 + [0.0] * 7, layer="", steps=steps)
+    balance = [f"balance_{name}" for name in ("charge", "pull", "rate")]
+    virial = ["virial", "virial_decay", "virial_step", "hebbian_cosine"]
+    for name in (*virial, *balance, "gradient_balance", "gradient_balance_predicted"):
+        empty.record(name, list(3 + rng.normal(size=12)), steps=steps)
+    for law in ("virial", "hebbian_sign", "gradient_balance"):
+        assert empty.verdict(law).status == "undetermined"
+    for name in ("noise_trace", "signal_norm2", "signal_norm2_micro", "noise_scale_micro"):
+        empty.record(name, 1.0, layer="", steps=steps)
+    empty.record("noise_trace_micro", [*[-0.5] * 11, 9.0], layer="", steps=steps)
+    assert empty.verdict("noise_scale", "").status == "undetermined"
+
+
 def test_nothing_recorded_is_undetermined(empty):
     for law in laws.select("noise"):
         assert law.test(SimpleNamespace(**vars_of(empty)), "fc").status in (

@@ -81,6 +81,32 @@ def test_elapsed_time_follows_a_changing_rate(world):
     assert late(run, "relaxation_steps", LAYER).value == pytest.approx(tau[-6:].mean())
 
 
+@pytest.mark.parametrize(("times", "status"), [(3.1, "undetermined"), (4.5, "holds")])
+def test_what_is_left_of_the_start_is_no_violation(world, times, status):
+    """After three relaxation times the last quarter still shows a tenth of a gap above one."""
+    steps = range(0, 10_001, 10)
+    gaps = [1.9 * math.exp(-times * step / 10_000) for step in steps]
+    world.record("charge_gap", gaps, layer=LAYER, steps=steps)
+    world.record("relaxation_steps", 10_000 / times, layer=LAYER, steps=STEPS)
+    assert world.verdict("noise_equilibrium", LAYER).status == status
+
+
+def test_no_time_passes_where_nothing_relaxes(world):
+    """Without noise for half of the run τ is infinite there: half of the time has passed."""
+    tau = [2000.0 if step <= 5000 else math.inf for step in STEPS]
+    world.record("relaxation_steps", tau, layer=LAYER, steps=STEPS)
+    assert elapsed(Snapshot(world), LAYER) == pytest.approx(2.5, abs=0.15)
+    world.record("relaxation_steps", math.inf, layer=LAYER, steps=STEPS)
+    assert elapsed(Snapshot(world), LAYER) == 0
+
+
+def test_the_mean_at_rest_knows_that_neighbours_are_correlated(world):
+    gaps = [0.1 + 0.05 * math.sin(step / 700) for step in STEPS]
+    world.record("charge_gap", gaps, layer=LAYER, steps=STEPS)
+    found, tail = late(Snapshot(world), "charge_gap", LAYER), np.array(gaps[15:])
+    assert found.stderr > 1.3 * tail.std(ddof=1) / math.sqrt(len(tail))
+
+
 def test_lambda_star_is_where_the_drift_vanishes_with_its_sign():
     """Check 5."""
     point = two_signs(2.0, 1.0, noise_plus=0.3, noise_minus=1.2)

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -127,6 +128,12 @@ def test_the_default_is_what_the_run_was_observed_for(aligned):
     aligned.manifest["laws"] = ["rga_b", "gone"]
     with pytest.warns(UserWarning, match="unknown law 'gone'"):
         assert [v.law for v in laws.test(aligned)] == ["rga_b"]
+
+
+def test_no_law_is_called_like_a_family(clean):
+    for law in (own("canonical"), replace(own("mine"), family="rga_b"), own("theirs")):
+        with pytest.raises(ValueError, match="both a law and a family"):
+            laws.register(law)
 
 
 def test_plugins_join_the_registry(monkeypatch, clean, aligned):

@@ -54,8 +54,12 @@ def test_strengths(empty):
     assert empty.verdict("mode_strength", "mode 2").status == "holds"
     empty.record("mode_strength", [0.5, 0.05], layer="mode 2", stderr=0.0)
     assert empty.verdict("mode_strength", "mode 2").status == "violated"
-    empty.record("mode_strength", [0.5, 1.2], layer="mode 1", stderr=0.2)
-    assert empty.verdict("mode_strength", "mode 1").status == "holds"  # within its error
+    for value, error, status in (
+        (1.02, 0.01, "holds"), (1.2, 0.2, "undetermined"), (1.2, 0.01, "violated"),
+        (float("nan"), 0.01, "undetermined"),
+    ):  # fmt: skip
+        empty.record("mode_strength", [0.5, value], layer="mode 1", stderr=error)
+        assert empty.verdict("mode_strength", "mode 1").status == status
     empty.forget("mode_strength_predicted")
     assert empty.verdict("mode_strength", "mode 1").status == "undetermined"
 

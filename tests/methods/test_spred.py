@@ -54,7 +54,7 @@ def lasso_objective(w: Tensor, X: Tensor, y: Tensor, decay: float) -> float:
 
 @pytest.mark.parametrize("init", ["preserving", "independent"])
 def test_two_factors_are_the_lasso_of_scikit_learn(init: str) -> None:
-    """Sheet check 13: relative gap ≤ 1e-6 and the same zeros, at the matched decay."""
+    """Relative gap ≤ 1e-6 and the same zeros, at the matched decay."""
     X, y = regression()
     alpha = 0.1
     decay = matched_decay(alpha, loss_factor=2)

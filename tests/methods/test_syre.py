@@ -14,7 +14,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 class Square(nn.Module):
-    """The toy of the sheet, (w²x − y)² with E x² = E xy = 1: mirror w → −w, γ_c = 2E[xy] = 2."""
+    """A toy, (w²x − y)² with E x² = E xy = 1: mirror w → −w, γ_c = 2E[xy] = 2."""
 
     def __init__(self, w: float) -> None:
         super().__init__()

@@ -116,7 +116,7 @@ def neuron_noise(model: nn.Sequential, x: Tensor, y: Tensor) -> tuple[Tensor, Te
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.02])
 def test_the_noise_equilibrium_balances_noise_and_decay(weight_decay: float) -> None:
-    """Sheet check 5 on a network: residual ≤ 1e-10 of what it is 0.2 away, signs +, 0, −."""
+    """On a network: residual ≤ 1e-10 of what it is 0.2 away, signs +, 0, −."""
     model, x, y = mlp(nn.ReLU()), normal(64, 4), normal(64, 3, seed=2)
     eta, batch = 0.05, 4
     noise = neuron_noise(model, x, y)

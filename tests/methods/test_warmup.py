@@ -60,7 +60,7 @@ def steps_taken(eta: float, steps: int, needed: float) -> float:
 
 
 def test_the_advised_warmup_makes_the_target_rate_stable() -> None:
-    """Sheet check 10, last part: diverges at once without; after the advised steps it is stable."""
+    """Diverges at once without; after the advised steps it is stable."""
     found = advice()
     assert (found.trace, found.trace_equilibrium) == pytest.approx((433, 60))
     diverged = [sgd(*start(433), 0.008, 2000, seed)[-1] == math.inf for seed in range(1, 6)]

@@ -72,6 +72,13 @@ def test_charges_are_quadratic_forms_and_antisymmetric_generators_have_none(thet
         family.generator(torch.tensor([0.0, 1.0, -1.0, 0.0])).charge(theta)
 
 
+def test_a_mixing_kept_in_part_has_the_charges_of_its_symmetric_part(theta):
+    """Of the four entries of 2 × 2, one off the diagonal was never tested: two charges are left."""
+    whole = families()["mix"]
+    part = Family(whole.actions, whole.size, torch.tensor([0, 1, 3]))
+    assert (part.dimension, part.laws) == (3, 2)
+
+
 def test_a_family_kept_in_part(theta):
     whole = families()["scale"]
     part = Family(whole.actions, 3, torch.tensor([2]))

@@ -1,4 +1,4 @@
-"""Wrong rules must be refuted: the negative controls of the sheet, each ≥ 1e-3."""
+"""Wrong rules must be refuted: negative controls, each ≥ 1e-3."""
 
 import pytest
 import torch

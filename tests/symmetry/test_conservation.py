@@ -1,4 +1,4 @@
-"""Counts of independent laws, against the closed forms of Marcotte et al. and the sheet."""
+"""Counts of independent laws, against the closed forms of Marcotte et al."""
 
 from itertools import pairwise
 

@@ -72,7 +72,7 @@ def head(width, outputs=3):
 
 
 SMALL = {
-    # The sheet's nullities (check 15): continuous directions by kind.
+    # Continuous directions by kind.
     "4-6-3 ReLU": (
         lambda: nn.Sequential(nn.Linear(4, 6), nn.ReLU(), head(6)),
         {"rescaling": 6, "shift": 7},

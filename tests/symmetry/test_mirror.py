@@ -17,7 +17,7 @@ def layer(phi):
 
 
 def test_neurons_equal_up_to_sign_are_on_a_mirror_of_the_whole_group():
-    """The trap of the sheet: far from every swap, yet symmetric under swap and flip."""
+    """A trap: far from every swap, yet symmetric under swap and flip."""
     theta, found = layer(nn.Tanh)
     theta["0.weight"][2] = -theta["0.weight"][1]
     theta["0.bias"][2] = -theta["0.bias"][1]

@@ -1,4 +1,4 @@
-"""Thresholds of deep linear networks against optimisation (sheet checks 11 and 14)."""
+"""Thresholds of deep linear networks against optimisation."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_identity_at_the_closed_form_critical_point_of_ridge_regression() -> Non
 
 
 def test_identity_at_a_critical_point_of_a_deep_tanh_network() -> None:
-    """tanh 8-12-12-3, γ = 3e-3 (sheet check 7, reached here by L-BFGS instead of 30k steps)."""
+    """tanh 8-12-12-3, γ = 3e-3 (reached by L-BFGS instead of 30k steps)."""
     generator, gamma = torch.Generator().manual_seed(2), 3e-3
     x = torch.randn(256, 8, generator=generator, dtype=torch.float64)
     y = torch.randn(256, 3, generator=generator, dtype=torch.float64) * 0.3 + torch.tanh(x[:, :3])

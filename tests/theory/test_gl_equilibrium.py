@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.linalg import expm, solve_continuous_lyapunov
 
 from lawful.theory import gl_equilibrium as gl
 from lawful.theory.noise_equilibrium import equilibrium_two_signs
@@ -79,3 +80,38 @@ def test_channels_without_noise_do_not_come_to_rest() -> None:
     with pytest.raises(ValueError, match="on side 'in' neither noise nor decay acts on 1 of 3"):
         gl.gl_equilibrium(silent)
     assert np.isfinite(gl.gl_equilibrium(silent, weight_decay=0.1)).all()
+
+
+def test_small_moves_relax_at_the_rates_of_the_modes() -> None:
+    """The linearised drift of all k(k+1)/2 moves: its slowest and fastest are modes vvᵀ."""
+    how, k = {"eta": 0.05, "batch": 4, "weight_decay": 0.001}, 3
+    start = point()
+    there = start.moved(gl.gl_equilibrium(start, **how))
+    pairs = [(i, j) for i in range(k) for j in range(i, k)]
+
+    def drift(delta: np.ndarray) -> np.ndarray:
+        """δ̇ with {δ̇, C} = E[ΔQ] at e^δ."""
+        moved = there.moved(expm(2 * delta))
+        return solve_continuous_lyapunov(moved.into + moved.out, gl.gl_change(moved, **how))
+
+    rates = np.empty((len(pairs), len(pairs)))
+    for column, (i, j) in enumerate(pairs):
+        delta = np.zeros((k, k))
+        delta[i, j] = delta[j, i] = 1e-5
+        change = (drift(delta) - drift(-delta)) / 2e-5
+        rates[:, column] = [-change[pair] for pair in pairs]
+    true = np.sort(np.linalg.eigvals(rates).real)
+    steps, _ = gl.gl_relaxation(there, **how)
+    assert list(1 / steps) == sorted(1 / steps)
+    for rate in 1 / steps:
+        assert np.min(np.abs(true / rate - 1)) < 1e-6
+    assert true[[0, -1]] == pytest.approx([1 / steps[0], 1 / steps[-1]], rel=1e-6)
+
+
+def test_idle_channels_and_silent_ones() -> None:
+    """Without weights a channel has no size; without noise and decay it takes for ever."""
+    weights, noise = np.diag([1.0, 0.0]), np.diag([1.0, 0.0])
+    _, size = gl.gl_relaxation(gl.GLPoint(weights, weights, noise, noise), eta=0.1, batch=1)
+    assert sorted(size) == pytest.approx([0, 2], abs=1e-9)
+    still = gl.GLPoint(np.eye(2), np.eye(2), noise, noise)
+    assert gl.gl_relaxation(still, eta=0.1, batch=1)[0].tolist() == [math.inf, pytest.approx(100)]

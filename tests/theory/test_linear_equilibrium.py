@@ -1,4 +1,4 @@
-"""Deep linear networks: SGD goes to the predicted factorisation (sheet checks 7 and 8)."""
+"""Deep linear networks: SGD goes to the predicted factorisation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear InfoNCE: exact loss against samples, exact minimum against optimisation (check 14)."""
+"""Linear InfoNCE: exact loss against samples, exact minimum against optimisation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear β-VAE: the closed form against minimisation of the full objective (check 14)."""
+"""Linear β-VAE: the closed form against minimisation of the full objective."""
 
 from __future__ import annotations
 
@@ -106,3 +106,9 @@ def test_each_mode_is_stationary(zeta: float, beta: float, eta_d2: float, eta_e2
     u, s2 = float(free.u[0]), float(free.sigma2[0])
     assert u * u + b / eta_e2 == pytest.approx(b / s2)
     assert free.active == int(zeta**2 > b * (1 + 1e-12)) or abs(zeta**2 - b) < 1e-9
+
+
+def test_without_decay_a_mode_without_signal_keeps_the_prior() -> None:
+    modes = lv.learned_variance(np.array([2.0, 0.0]), 0.0, prior_variance=3.0)
+    assert modes.sigma2.tolist() == [0.0, 3.0]
+    assert modes.u.tolist() == pytest.approx([2 / 3**0.5, 0.0])

@@ -1,4 +1,4 @@
-"""Collapse by noise: the sign of the Lyapunov exponent decides (sheet check 12)."""
+"""Collapse by noise: the sign of the Lyapunov exponent decides."""
 
 from __future__ import annotations
 
@@ -70,3 +70,8 @@ def test_matrix_exponent_reduces_to_the_scalar_one_and_to_simulation() -> None:
     gaussian = rng.normal(size=(40_000, 2, 2))
     assert ly.top_exponent(gaussian) == pytest.approx((math.log(2) - 0.5772157) / 2, abs=0.02)
     assert ly.top_exponent(np.zeros((3, 2, 2))) == -math.inf
+
+
+def test_a_plane_without_curvature_has_no_critical_rate() -> None:
+    assert math.isnan(ly.critical_eta(np.zeros(3)))
+    assert math.isnan(ly.critical_eta(np.full(3, -0.2), gamma=0.1))

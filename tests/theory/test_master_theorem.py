@@ -96,7 +96,7 @@ def test_exactly_the_stated_relations_hold_in_matrices(row: mt.Phase) -> None:
 
 @pytest.mark.parametrize("row", mt.vertices(), ids=lambda row: row.name)
 def test_synthetic_phase_is_recovered_exactly_and_from_2000_samples(row: mt.Phase) -> None:
-    """Sheet check 2: within .01 exact, .1 at n = 2000, classified right both times."""
+    """Within .01 exact, .1 at n = 2000, classified right both times."""
     s, U, V, W, H_a, G_b = _layer(row)
     exact = fit_exponents(*singular_basis_powers(W, H_a, G_b))
     assert (exact.p, exact.q) == (pytest.approx(row.p, abs=0.01), pytest.approx(row.q, abs=0.01))

@@ -1,4 +1,4 @@
-"""Mirror collapse: γ_c from the projected Hessian against where networks collapse (check 11)."""
+"""Mirror collapse: γ_c from the projected Hessian against where networks collapse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Charges under SGD: exact recursion, unique equilibrium, relaxation (sheet checks 2 to 6)."""
+"""Charges under SGD: exact recursion, unique equilibrium, relaxation."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_charge_recursion_is_exact_over_3000_minibatch_steps() -> None:
 
 @pytest.mark.parametrize("batch", [1, 8, 64])
 def test_expected_change_matches_monte_carlo(batch: int) -> None:
-    """Sheet check 4, at one point with a large mean gradient."""
+    """At one point with a large mean gradient."""
     rng = np.random.default_rng(1)
     theta, x, y = relu_net(rng)
     eta, decay = 0.01, 0.05
@@ -69,7 +69,7 @@ def test_expected_change_matches_monte_carlo(batch: int) -> None:
 
 
 def test_gradient_descent_drift_halves_with_eta_and_adam_drift_does_not() -> None:
-    """Sheet check 3: at fixed time ηk the charge of GD drifts as O(η), that of Adam does not."""
+    """At fixed time ηk the charge of GD drifts as O(η), that of Adam does not."""
 
     def drift(optimiser: type[torch.optim.Optimizer], eta: float) -> float:
         generator = torch.Generator().manual_seed(1)
@@ -233,7 +233,7 @@ def test_relaxation_time_is_the_tangent_of_the_path() -> None:
 
 
 def test_scalar_balance_shrinks_by_a_known_factor_each_step() -> None:
-    """u² − w² ← (1 − η²G²)(u² − w²), G = 2(uwx − y)x; mean rate 4η²σ_x²σ_ε² (sheet check 6)."""
+    """u² − w² ← (1 − η²G²)(u² − w²), G = 2(uwx − y)x; mean rate 4η²σ_x²σ_ε²."""
     rng, eta, sigma = np.random.default_rng(0), 0.01, 0.5
     u, w, product, log_start = 1.6, 0.7, 1.0, math.log(1.6**2 - 0.7**2)
     steps = 40_000

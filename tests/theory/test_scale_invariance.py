@@ -1,4 +1,4 @@
-"""Scale-invariant weights: exact norm law, growth, radius and angular step (sheet check 9)."""
+"""Scale-invariant weights: exact norm law, growth, radius and angular step."""
 
 from __future__ import annotations
 

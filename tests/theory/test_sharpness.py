@@ -1,4 +1,4 @@
-"""The stability metric against the Hessian; its minimum against optimisation (check 10)."""
+"""The stability metric against the Hessian; its minimum against optimisation."""
 
 from __future__ import annotations
 

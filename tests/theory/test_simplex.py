@@ -1,4 +1,4 @@
-"""Neural collapse satisfies the six relations, and centring matters (sheet check 3)."""
+"""Neural collapse satisfies the six relations, and centring matters."""
 
 from __future__ import annotations
 

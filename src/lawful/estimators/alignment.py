@@ -263,7 +263,8 @@ def correlation(p: Products, pair: tuple[int, int]) -> Estimate:
 def residual(p: Products, pair: tuple[int, int]) -> Estimate:
     """min_c ‖A−cB‖/‖A‖ = √(1−cos²), from the products of the `cosine` metric.
 
-    A cosine that debiasing carries above 1 gives 0: no misfit can be seen.
+    A cosine that debiasing carries above 1 gives 0: no misfit can be seen. Near 0 it is too high,
+    by about its error, as a root of something noisy is.
     """
     cos = correlation(p, pair)
     value = math.sqrt(max(1 - cos.value**2, 0.0)) if math.isfinite(cos.value) else math.nan
@@ -272,7 +273,7 @@ def residual(p: Products, pair: tuple[int, int]) -> Estimate:
 
 
 def participation(f: Forms, which: int) -> Estimate:
-    """Participation ratio PR = (tr A)²/‖A‖² of H, G (debiased norm) or Z (exact)."""
+    """Participation ratio PR = (tr A)²/‖A‖² of H, G (norm debiased, a bias of 1/C left) or Z."""
     p = f.cosine
     trace, norm2 = f.trace[which], p.value[which, which]
     plugin = _over(trace**2, p.plugin[which, which])

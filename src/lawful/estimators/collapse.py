@@ -189,7 +189,8 @@ def nc4(features: Tensor, predictions: Tensor, means: Tensor) -> float:
     """Share of samples where the classifier's class is not that of the nearest class mean.
 
     features: (n, d);  predictions: (n,) argmax of the logits;  means: (K, d), NaN rows (classes
-    not seen) are never nearest. Its standard error is √(x(1−x)/n). NaN without samples or means.
+    not seen) are never nearest. Its standard error is `uncertainty.share_error`. NaN without
+    samples or means.
     """
     seen = ~means.isnan().any(1)
     if not features.shape[0] or not bool(seen.any()):

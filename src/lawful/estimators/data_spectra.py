@@ -12,7 +12,9 @@ little flat. For i^−1.5, n = 300, d = 1000, ranks 3–30: 1.54 ± .03 and 1.46
 Zipf. f_r, the frequency of the r-th most frequent token.
 
 Correlation at lag t. C(t)_{ab} = P(x_s = a, x_{s+t} = b) − P(a)P(b); its squared norm from two
-halves of the text, ⟨C⁽¹⁾(t), C⁽²⁾(t)⟩, which sampling noise does not enter.
+halves of the text, ⟨C⁽¹⁾(t), C⁽²⁾(t)⟩, which sampling noise does not enter. What does enter is that
+each half has its own P(a) P(b): C⁽ⁱ⁾ is low by the mean of C over all lags of a half, small for
+lags that are short against it.
 
 Source: Stringer et al., Nature 571 (2019) (the split); Cagnetta & Wyart, arXiv 2406.00048
 (correlations of tokens). `power_law` reads the exponents, over a window that the caller states.
@@ -63,11 +65,13 @@ def zipf(tokens: Iterable[object]) -> Tensor:
 
 
 def token_correlation(tokens: Tensor, lags: Iterable[int]) -> Tensor:
-    """Unbiased ‖C(t)‖² at each lag, from the two halves of the text (T,) of integers: float64.
+    """‖C(t)‖² at each lag, from the two halves of the text (T,) of integers: float64.
 
     May be negative by its noise where there is no correlation. Raises ValueError for a lag that
     leaves no pair in a half.
     """
+    if len(tokens) < 4:
+        raise ValueError(f"tokens: {len(tokens)} of them; two halves need two each at least")
     vocabulary = int(tokens.max()) + 1
     halves = tokens.long().chunk(2)
     found = []

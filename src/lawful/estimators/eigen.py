@@ -113,7 +113,9 @@ def top_eigenpairs(
             basis.restart(max(ROOM // 4, 2 * k))
             ritz = basis.ritz(k)
         if not basis.grow(basis.residual(ritz)):
-            basis.grow(torch.randn_like(queue[0]))  # an invariant subspace: look elsewhere
+            generator = torch.Generator().manual_seed(basis.products)
+            # An invariant subspace: look elsewhere.
+            basis.grow(torch.randn(D, generator=generator).to(queue[0]))
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,11 @@ from torch import Tensor
 
 def fourier_power(W: Tensor) -> Tensor:
     """Shares p_k of rows (…, d) in frequencies 1 … d//2: (…, d//2); NaN for a constant row."""
-    power = torch.fft.rfft(W, dim=-1)[..., 1:].abs().square()
-    return power / power.sum(-1, keepdim=True)
+    power = torch.fft.rfft(W, dim=-1).abs().square()
+    waves = power[..., 1:].sum(-1, keepdim=True)
+    # What the transform's round-off leaves of a constant is no wave.
+    known = waves > (W.shape[-1] * torch.finfo(power.dtype).eps) ** 2 * power[..., :1]
+    return power[..., 1:] / torch.where(known, waves, torch.nan)
 
 
 def inverse_participation(W: Tensor) -> Tensor:

@@ -20,7 +20,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LogSlope:
-    """slope ± stderr from n seeds (one seed: n − 1 points); span = max x/min x."""
+    """slope ± stderr; n − 1 degrees of freedom: n seeds, or one less than the points of one seed.
+
+    span: max x/min x.
+    """
 
     slope: float
     stderr: float
@@ -37,9 +40,11 @@ def log_slope(x: Array, y: Array) -> LogSlope:
     x, y = np.asarray(x, float), np.atleast_2d(np.asarray(y, float))
     if y.shape[1] != len(x) or len(x) < 3:
         raise ValueError(f"x {x.shape}, y {y.shape}: give at least three points, one x for each")
-    if not (x > 0).all() or not (y > 0).all():
-        bad = int(np.sum(~(y > 0)))
-        raise ValueError(f"{bad} of {y.size} values are not > 0: they have no logarithm")
+    for name, values in (("x", x), ("y", y)):
+        if bad := int(np.sum(~(values > 0))):
+            raise ValueError(f"{bad} of {values.size} values of {name} are not > 0: no logarithm")
+    if x.max() == x.min():
+        raise ValueError(f"x={x[0]:g} at all points: sweep it to see a slope")
     u = np.log(x) - np.log(x).mean()
     v = np.log(y) - np.log(y).mean(1, keepdims=True)
     slopes = v @ u / (u @ u)

@@ -7,7 +7,8 @@ the size of the slope itself for an exponential. Points are given equal weight i
 their spacing: of ranks 1 … 1000 all but ten lie in the last two decades.
 
 Range. A window inside the data: the first ranks are few and the last are noise (a spectrum) or
-words seen once (Zipf). State the window with the number.
+words seen once (Zipf). State the window with the number. Each half of it, in ln x, needs two
+different x, or there is no bend.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def power_law(x: ArrayLike, y: ArrayLike, window: tuple[float, float]) -> PowerL
     >>> round(power_law(ranks, 3.0 * ranks**-1.5, (2, 50)).exponent, 6)
     1.5
     """
+    if not window[0] > 0:
+        raise ValueError(f"window={window}: a logarithm needs a window above 0")
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     inside = (x >= window[0]) & (x <= window[1]) & (y > 0) & np.isfinite(y)
     if inside.sum() < 6:
@@ -60,12 +63,13 @@ def power_law(x: ArrayLike, y: ArrayLike, window: tuple[float, float]) -> PowerL
     order = np.argsort(u)
     u, v = u[order], v[order]
     weight = np.gradient(u)  # equal weight in ln x
-    slope, intercept = _line(u, v, weight)
     middle = 0.5 * (u[0] + u[-1])
-    halves = [_line(u[h], v[h], weight[h])[0] for h in (u <= middle, u >= middle)]
-    found = PowerLaw(
-        -slope, intercept, float(halves[1] - halves[0]), float(np.ptp(u) / math.log(10)), len(u)
-    )
+    halves = u <= middle, u >= middle
+    if min(np.ptp(u[h]) for h in halves) == 0:
+        raise ValueError(f"window={window}: one x alone in half of it, so no bend; widen it")
+    slope, intercept = _line(u, v, weight)
+    lower, upper = (_line(u[h], v[h], weight[h])[0] for h in halves)
+    found = PowerLaw(-slope, intercept, upper - lower, float(np.ptp(u) / math.log(10)), len(u))
     if abs(found.bend) > STRAIGHT * abs(slope):
         warnings.warn(
             f"not a power law over {window[0]:g} to {window[1]:g}: the slope changes by "
@@ -77,8 +81,8 @@ def power_law(x: ArrayLike, y: ArrayLike, window: tuple[float, float]) -> PowerL
 
 
 def _line(u: Array, v: Array, weight: Array) -> tuple[float, float]:
-    """Weighted least squares: slope and intercept; NaN for a single point."""
+    """Weighted least squares: slope and intercept."""
     mean_u, mean_v = np.average(u, weights=weight), np.average(v, weights=weight)
     spread = float((weight * (u - mean_u) ** 2).sum())
-    slope = float((weight * (u - mean_u) * (v - mean_v)).sum()) / spread if spread else math.nan
+    slope = float((weight * (u - mean_u) * (v - mean_v)).sum()) / spread
     return slope, float(mean_v - slope * mean_u)

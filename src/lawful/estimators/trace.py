@@ -88,7 +88,7 @@ def _quadrature(
         for _ in range(2):
             image = image - V.T @ (V @ image)
         left = float(torch.linalg.vector_norm(image))
-        if len(alpha) == min(steps, len(z)) or left < 1e-6 * max(map(abs, alpha)):
+        if len(alpha) == min(steps, len(z)) or left <= 1e-6 * max(map(abs, alpha)):
             T = np.diag(alpha) + np.diag(beta, 1) + np.diag(beta, -1)
             nodes, vectors = np.linalg.eigh(T)
             return nodes, vectors[0] ** 2

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from ..record import Measurement
 from ..symmetry import Mixing, Scaling, Symmetry
 from ..symmetry.certify import batch_statistics
-from ..theory.gl_equilibrium import GLPoint, gl_equilibrium
+from ..theory.gl_equilibrium import GLPoint, gl_equilibrium, gl_relaxation
 from ..theory.momentum_charge import Momentum, quadratic_step
 from ..theory.noise_equilibrium import Orbit, equilibrium, relaxation_steps
 from .charge_form import ChargeForm, Moments, Squares, charge_forms
@@ -404,7 +404,7 @@ def _read_noise(
 def rest(
     form: ChargeForm, moments: Moments, noise: Moments, settings: Mapping[str, float]
 ) -> tuple[np.ndarray, np.ndarray, float] | None:
-    """(λ*, charge at the equilibrium, median relaxation steps there), None where no closed form.
+    """(λ*, charge at the equilibrium, slowest relaxation steps there), None where no closed form.
 
     For scalings λ* and charge are (n,), NaN or infinite where noise pushes one way only; for a
     full k × k mixing λ* holds the k logarithms of M and the charge is (k²,).
@@ -454,13 +454,15 @@ def _rest_of_scalings(
         with np.errstate(divide="ignore", invalid="ignore"):
             shift = 0.25 * np.log((kappa * b + T * s) / (kappa * a + T * t))
             grown = np.exp(2 * shift)
-            rate = settings["eta"] * (T * (s / grown + t * grown) / (a * grown + b / grown) + kappa)
-            return shift, a * grown - b / grown, _median(1 / rate)
+            size = a * grown + b / grown
+            rate = settings["eta"] * (T * (s / grown + t * grown) / size + kappa)
+            return shift, a * grown - b / grown, slowest(1 / rate, size)
     points = [Orbit(degrees, c, s) for c, s in zip(theta2.T, noise.T, strict=True)]
     shift = np.array([equilibrium(p, **settings) for p in points])
     there = [p.shifted(x) for p, x in zip(points, shift, strict=True)]
     target = np.array([float(p.a @ p.theta2) for p in there])
-    return shift, target, _median(np.array([relaxation_steps(p, **settings) for p in there]))
+    steps = np.array([relaxation_steps(p, **settings) for p in there])
+    return shift, target, slowest(steps, np.array([p.theta2.sum() for p in there]))
 
 
 def _rest_of_mixing(point: GLPoint, settings: Mapping) -> tuple[np.ndarray, np.ndarray, float]:
@@ -470,23 +472,26 @@ def _rest_of_mixing(point: GLPoint, settings: Mapping) -> tuple[np.ndarray, np.n
     except ValueError:  # a channel without noise and decay: it does not come to rest
         return np.full(k, np.nan), np.full(k * k, np.nan), math.nan
     there = point.moved(P)
-    size, noise = (float(np.trace(x + y)) for x, y in
-                   ((there.into, there.out), (there.noise_in, there.noise_out)))  # fmt: skip
-    kappa = 2 * settings["weight_decay"] - settings["eta"] * settings["weight_decay"] ** 2
-    rate = settings["eta"] * (settings["eta"] / settings["batch"] * noise / size + kappa)
     shift = 0.5 * np.log(np.linalg.eigvalsh(P))
-    return shift, there.charge.reshape(-1), 1 / rate if rate > 0 else math.inf
+    return shift, there.charge.reshape(-1), slowest(*gl_relaxation(there, **settings))
 
 
 def _worst(left: Tensor | None, size: Tensor) -> float:
     """The largest |left|/size; directions without any weight are passed over."""
-    return math.nan if left is None else float((left.abs() / size).nan_to_num(0.0).max())
+    return math.nan if left is None else float(torch.where(size == 0, 0.0, left.abs() / size).max())
 
 
-def _median(x: np.ndarray) -> float:
-    """Of what is finite."""
-    x = x[np.isfinite(x)]
-    return float(np.median(x)) if len(x) else math.nan
+def slowest(steps: np.ndarray, size: np.ndarray) -> float:
+    """The most relaxation steps, but for the slowest directions with 1 % of Σ size² between them.
+
+    Where those still are, they leave a gap of at most a tenth. NaN when no direction is known.
+    """
+    known = np.isfinite(size) & ~np.isnan(steps)
+    order = np.argsort(-steps[known])
+    share = np.cumsum(np.square(size[known])[order])
+    if not len(share):
+        return math.nan
+    return float(steps[known][order][np.argmax(share > 0.01 * share[-1])])
 
 
 def _rms(x: np.ndarray) -> float:

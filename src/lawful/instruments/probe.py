@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..estimators import collapse
 from ..estimators.feature_ansatz import nfa
 from ..estimators.nulls import haar_mean
-from ..estimators.uncertainty import delete_block_jackknife
+from ..estimators.uncertainty import as_normal, delete_block_jackknife, share_error
 from ..record import Measurement
 from .layers import LayerMoments
 from .maps import output_rows
@@ -229,7 +229,7 @@ class _Features:
         if not self.samples:
             return
         error = self.wrong / self.samples
-        spread = math.sqrt(error * (1 - error) / self.samples)
+        spread = share_error(error, self.samples)
         yield Measurement(0, "", "train_error", error, spread, self.samples)
         yield Measurement(0, "", "accuracy", 1 - error, spread, self.samples)
         for tap in self.taps:
@@ -240,11 +240,10 @@ class _Features:
         label = Label(0, tap.map.name, self.samples)
 
         def read(quantity: str, metric: Callable[[collapse.ClassSums], float]) -> Measurement:
-            whole = collapse.merge(blocks)
-            value, stderr = metric(whole), math.nan
-            if len(blocks) > 1:
-                stderr, _ = delete_block_jackknife(lambda b: metric(collapse.merge(b)), blocks)
-            return label.value(quantity, value, stderr)
+            if len(blocks) < 2:
+                return label.value(quantity, metric(blocks[0]), math.nan)
+            value, stderr = collapse.jackknife(metric, blocks)
+            return label.value(quantity, value, as_normal(stderr, len(blocks) - 1))
 
         yield label.value("classes", int((collapse.merge(blocks).count > 0).sum()))
         yield read("nc1", collapse.nc1)
@@ -256,7 +255,7 @@ class _Features:
             features = torch.cat([f[tap.map.name] for f, _, _ in self.kept])
             predictions = torch.cat([p for _, _, p in self.kept])
             share = collapse.nc4(features, predictions, collapse.merge(blocks).means)
-            yield label.value("nc4", share, math.sqrt(share * (1 - share) / len(features)))
+            yield label.value("nc4", share, share_error(share, len(features)))
 
     def close(self) -> None:
         for handle in self.handles:
@@ -340,6 +339,7 @@ class _OutputGradients:
                 stderr = math.nan
                 if len(sums) > 1:
                     stderr, _ = delete_block_jackknife(partial(correlation, power=power), sums)
+                    stderr = as_normal(stderr, len(sums) - 1)
                 yield label.value(quantity, correlation(sums, power), stderr)
             average = W.T @ (sum(sums[1:], sums[0]) / len(sums)) @ W
             yield label.value("nfa_haar", float(haar_mean(W.T @ W, average)), math.nan)

@@ -9,8 +9,8 @@
 Families: `canonical` (representation alignment), `collapse` (neural collapse),
 `feature_ansatz` (neural feature ansatz), `equivariance` (identities of a symmetry), `mirror`
 (symmetric states), `symmetry` (charges and noise equilibria), `representation_collapse`
-(contrastive and variational), `noise` (gradient noise, balance, entropic
-force, Hebbian signals), `solvable` (linear modes, kernels, lazy and wide limits, double
+(contrastive and variational), `curvature` (edge of stability), `noise` (gradient noise, balance,
+entropic force, Hebbian signals), `solvable` (linear modes, kernels, lazy and wide limits, double
 descent), `empirical` (scaling, transfer across width, grokking, mode connectivity, power laws,
 greedy rank) and those of plug-ins (`lawful.laws.registry`).
 """

@@ -102,6 +102,8 @@ def charge_conservation(run: Run, layer: str) -> Verdict:
     unmet = barred(_flow(run, layer))
     if unmet is not None:
         status, why = status_of(unmet), unmet.sentence
+    elif not math.isfinite(change.value + null):
+        status, why = "undetermined", "the run has diverged"
     elif change.value <= min(KEPT, null):
         status, why = "holds", "kept"
     elif change.value <= KEPT:
@@ -135,8 +137,9 @@ def charge_budget(run: Run, layer: str) -> Verdict:
     unmet = barred(_budget(run, layer))
     if unmet is not None:
         status, why = status_of(unmet), unmet.sentence
-    elif math.isnan(left.value):
-        status, why = "undetermined", "no two consecutive steps were measured under momentum"
+    elif not math.isfinite(left.value):
+        status = "undetermined"
+        why = "no two consecutive steps were measured under momentum, or the run has diverged"
     elif left.value <= ROUND_OFF:
         status, why = "holds", "round-off"
     else:

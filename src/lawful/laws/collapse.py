@@ -14,7 +14,8 @@ Test. The paper proves limits and sets no cut-offs; ours: NC1 below 0.1; both pa
 below 0.1; NC3 below 0.3 (a cosine of 0.955 between W and M); NC4 below 0.01. Each must also
 have fallen by more than half its threshold since initialisation. Nulls: class means drawn at
 random in d dimensions, which are nearly a simplex when d is large (norms vary by 1/√(2d),
-cosines by √(2/πd)); W unrelated to M (√2); a classifier unrelated to the means ((K−1)/K).
+cosines by √(2/πd)); W unrelated to M (√2); a classifier unrelated to the means ((K−1)/K). A null
+below the threshold takes its place: beyond d = 50 NC2 has to be below what chance gives.
 
 Regime. Training error at most 1 %; at least three classes (two centred means are always
 opposite); d ≥ K − 1, or no simplex fits; at least 8 samples a class; for NC3 and NC4 the layer
@@ -102,9 +103,11 @@ def null(run: Run, layer: str, quantity: str) -> float:
 def collapse_law(name: str) -> Law:
     """One of the four parts of neural collapse; NC2 is as good as the worse of its two."""
     quantities, threshold, statement, equation = _PARTS[name]
-    claim = Claim(threshold, change=threshold / 2, rising=False)
 
     def examine(run: Run, layer: str, quantity: str) -> Finding:
+        chance = null(run, layer, quantity)
+        bar = min(threshold, chance) if math.isfinite(chance) else threshold
+        claim = Claim(bar, change=threshold / 2, rising=False)
         return weigh(run, layer, quantity, claim, conditions=_regime(run, layer, name))
 
     def test(run: Run, layer: str) -> Verdict:

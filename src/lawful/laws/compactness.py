@@ -118,11 +118,9 @@ def compactness(run: Run, layer: str) -> Verdict:
 
 
 def _judge(low: float, high: float, start: float, end: float) -> tuple[str, str]:
-    if math.isnan(low):
-        return "undetermined", "one of the two never changed"
     if low > 0:
         return "violated", "rank rises with alignment"
-    if end >= start:
+    if end >= start:  # also where the rank never changed, which has no τ
         return "violated", "the layer aligned and lost no rank"
     if high < 0 and end <= FALL * start:
         return "holds", "rank falls as alignment rises"

@@ -14,8 +14,8 @@ run, ends below 0.1 and has fallen by 0.1. Null: the gap at the start, which gra
 `deep_linear_isometry`. A singular value of an inner layer is ρ, within 8 % (those that rank V uses;
 in a layer wider than the rank the others keep what the initialisation gave them).
 
-Regime. SGD without momentum and three relaxation times where they are known. Traces are essential:
-without them the balance is wrong unless they agree.
+Regime. SGD without momentum and, where they are known, three relaxation times before that quarter.
+Traces are essential: without them the balance is wrong unless they agree.
 
 Source: Ziyin et al., arXiv 2402.07193; traces and D ≥ 3 derived in `theory.linear_equilibrium`.
 """
@@ -26,6 +26,7 @@ import math
 from typing import TYPE_CHECKING
 
 from . import bibliography
+from .agreement import weigh
 from .evidence import Estimate, at_initialisation, last, number, show
 from .formation import Claim, Finding, compare, tell
 from .law import Condition, Prediction, barred, status_of
@@ -98,14 +99,8 @@ def deep_linear_isometry(run: Run, layer: str) -> Verdict:
     unmet = barred(_regime(run, layer))
     if unmet is not None:
         status, why = status_of(unmet), unmet.sentence
-    elif math.isnan(low):
-        status, why = "undetermined", "its error is not known"
-    elif low >= 1 - ISOMETRY and high <= 1 + ISOMETRY:
-        status, why = "holds", f"within {ISOMETRY:.0%}"
-    elif high < 1 - ISOMETRY or low > 1 + ISOMETRY:
-        status, why = "violated", f"not within {ISOMETRY:.0%}"
     else:
-        status, why = "undetermined", f"the interval straddles 1 ± {ISOMETRY}"
+        status, why = weigh((low, high), 1.0, ISOMETRY)
     found = Finding(status, why, max(seen.step, 0), ratio.value, (low, high), math.nan, start)
     sentence = (
         f"Singular value {show(seen.value)}, ρ = {show(rho)}: ratio {show(ratio.value)}, {why}."

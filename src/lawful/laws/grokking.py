@@ -57,9 +57,13 @@ def _grokked(run: Run, layer: str) -> tuple[Condition, ...]:
     )
     general = f"test accuracy ends at {show(end)}: it never generalised"
     memory = "the training set was never fitted, or generalised as it was fitted: no delay"
+    watched = [len(run.series(q, layer)) for q in ("inverse_participation", "ntk_turn")]
+    unseen = "waves and kernel were not both measured here"
+    seen = math.isfinite(number(run, "participation_null", layer)) and min(watched) > 0
     return (
         Condition("generalised", end >= GENERAL if known else None, end, general, "out of regime"),
         Condition("memorised first", late if known else None, fitted, memory, "out of regime"),
+        Condition("watched", seen, min(watched), unseen),
     )
 
 

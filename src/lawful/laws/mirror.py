@@ -14,7 +14,8 @@ it was (zero), has not fallen by a tenth over the last quarter of the run (not z
 (undetermined: not yet relaxed; so are decays within 5 % of λ_c, where relaxation slows without
 bound). A layer has many mirrors, each with a threshold of its own: followed is the distance of
 the kind (swap, flip, …) that was nearest when λ_c was measured; ending on another is told.
-Test (`mirror_threshold`). Where the edge itself was measured: within 5 % of the prediction.
+Test (`mirror_threshold`). Where the edge itself was measured: within 5 % of the prediction, by its
+95 % interval.
 
 Regime. Decay in the gradient; with Adam not for rotation mirrors, whose planes its coordinates do
 not respect; a start off the mirror, since exactly on it nothing can leave, stable or not.
@@ -29,6 +30,7 @@ import math
 from typing import TYPE_CHECKING
 
 from . import bibliography
+from .agreement import weigh
 from .evidence import Estimate, at_initialisation, last, number, show
 from .formation import Finding
 from .law import Condition, Prediction, barred, status_of
@@ -90,7 +92,7 @@ def _collapse_regime(run: Run, layer: str) -> tuple[Condition, ...]:
 def expected_zero(run: Run, layer: str) -> tuple[bool | None, str]:
     """Whether theory says the order parameter ends at zero (None: it does not say), and why."""
     direct = last(run, "order_parameter_predicted", layer)
-    if direct.step >= 0:
+    if math.isfinite(direct.value):
         return direct.value == 0, f"theory gives {show(direct.value)}"
     threshold, applied = predicted_threshold(run, layer), applied_decay(run, layer)
     if threshold.step < 0:
@@ -207,12 +209,8 @@ def mirror_threshold(run: Run, layer: str) -> Verdict:
         status, why = status_of(unmet), unmet.sentence
     elif math.isnan(edge.value):
         status, why = "undetermined", "no edge was found between the decays tried"
-    elif abs(edge.value - theory) <= NEAR * theory:
-        status, why = "holds", f"within {NEAR:.0%}"
-    elif low > (1 + NEAR) * theory or high < (1 - NEAR) * theory:
-        status, why = "violated", f"more than {NEAR:.0%} apart"
     else:
-        status, why = "undetermined", "its error does not tell"
+        status, why = weigh((low, high), theory, NEAR * theory)
     sentence = f"Edge at λ = {show(edge.value)}, predicted {show(theory)}: {why}."
     found = Finding(status, why, max(edge.step, 0), edge.value, (low, high), theory, math.nan)
     return found.verdict("mirror_threshold", layer, sentence)

@@ -3,16 +3,18 @@
 Statement. The noise of SGD moves θ along the orbit e^{λA}θ of a symmetry to the one point where it
 balances on growing and shrinking directions (and weight decay with it). That point is known from
 the noise and the norms: C* (`theory.noise_equilibrium` for a neuron, `theory.gl_equilibrium`
-for k mixed channels), and so is the relaxation time τ ≈ S θᵀA²θ/(η² Tr[Σ₁A²]) steps.
+for k mixed channels), and so is the relaxation time τ ≈ S θᵀA²θ/(η² Tr[Σ₁A²]) steps. A layer has
+that of its slowest neurons, but for those with less than 1 % of Σ‖θ_i‖⁴ between them.
 
 Test. The gap ‖C − C*‖/‖θ‖², averaged over the last quarter of the run, has fallen by at least 0.1
 and ends below 0.1. C* is that of the orbit on which the run is at that time: what it learns changes
 orbit and noise, and C* is taken from the window's own noise, never from C.
 
-Regime. SGD without momentum, coupled decay; not Adam. At least three relaxation times, else
-`undetermined`, with η²·steps in numbers: equilibrium is reached in 1/η² steps, so most practical
-runs are far from it. η itself must be small (ηTr H ≪ 1): θ then stays so near the valley that the
-mean gradient pushes less than the noise (`charge_push` beside `charge_noise` tells).
+Regime. SGD without momentum, coupled decay; not Adam. Three relaxation times before the last
+quarter, else `undetermined`, with η²·steps in numbers: equilibrium is reached in 1/η² steps, so
+most practical runs are far from it. η itself must be small (ηTr H ≪ 1): θ then stays so near the
+valley that the mean gradient pushes less than the noise (`charge_push` beside `charge_noise`
+tells).
 
 Source: Ziyin, Wang, Li, Wu, "Parameter Symmetry and Noise Equilibrium of Stochastic Gradient
 Descent", arXiv 2402.07193, Theorem 4.3; C* with decay and for GL derived.
@@ -23,7 +25,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import bibliography
-from .evidence import at_initialisation, number, show
+from .evidence import Estimate, at_initialisation, number, show
 from .formation import Claim, Finding, compare, tell
 from .law import Condition, Prediction, barred, status_of
 from .regime import plain_sgd
@@ -63,7 +65,7 @@ def noise_equilibrium(run: Run, layer: str) -> Verdict:
     """Effect: the gap at the end;  initial: the gap at the first step."""
     final, initial = late(run, "charge_gap", layer), at_initialisation(run, "charge_gap", layer)
     # One window's gap at initialisation has no error of its own: a bare number.
-    initial = type(initial)(initial.step, initial.value, 0.0, 0)
+    initial = Estimate(initial.step, initial.value, 0.0)
     unmet = barred(_regime(run, layer))
     if unmet is not None:
         status, why = status_of(unmet), unmet.sentence

@@ -37,6 +37,10 @@ def register(law: Law) -> Law:
     """Add a law. A name is taken once, and no law is called like a family."""
     if law.name in _LAWS:
         raise ValueError(f"a law named {law.name!r} is already registered: choose another name")
+    kin = {law.family, *(other.family for other in _LAWS.values())}
+    if law.name in kin or law.family in _LAWS:
+        word = law.name if law.name in kin else law.family
+        raise ValueError(f"{word!r} would name both a law and a family: choose another name")
     _LAWS[law.name] = law
     return law
 

@@ -4,8 +4,10 @@ A noise equilibrium is approached at a rate 1/τ ∝ η² per step, so the time 
 
     elapsed = ∫ dk/τ(k)        over the steps k of the run, τ as recorded along the way
 
-and not the number of steps. Below three relaxation times nothing is said of the equilibrium.
-Numbers at rest fluctuate: they are averaged over the last quarter of the run.
+and not the number of steps. Numbers at rest fluctuate: they are averaged over the last quarter of
+the run, with an error that knows that neighbouring measurements are correlated. Before that quarter
+three relaxation times must have passed, or nothing is said of the equilibrium: what is left of the
+start is then at most e⁻³, a twentieth.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ..estimators.uncertainty import series_mean
 from .evidence import Estimate, number, show
 from .law import Condition
 from .regime import groups, show_count
@@ -22,6 +26,7 @@ from .regime import groups, show_count
 if TYPE_CHECKING:
     from ..record import Run
 
+Array = NDArray[np.float64]
 RELAXED = 3.0
 LATE = 0.75
 
@@ -33,30 +38,33 @@ def late(run: Run, quantity: str, layer: str) -> Estimate:
     if not len(table):
         return Estimate()
     tail = table[table.index >= LATE * table.index[-1]]
-    x, n = tail["value"].to_numpy(float), len(tail)
-    own = float(tail["stderr"].iloc[-1])
-    stderr = float(x.std(ddof=1)) / math.sqrt(n) if n > 1 else own
-    return Estimate(int(tail.index[-1]), float(x.mean()), stderr, n if n > 1 else 0)
+    step, n = int(tail.index[-1]), len(tail)
+    if n == 1:
+        return Estimate(step, float(tail["value"].iloc[0]), float(tail["stderr"].iloc[0]))
+    return Estimate(step, *series_mean(tail["value"].to_numpy(float)), n)
 
 
-def elapsed(run: Run, layer: str) -> float:
-    """Relaxation times between the first and the last measurement; NaN where τ is not known."""
+def elapsed(run: Run, layer: str, share: float = 1.0) -> float:
+    """Relaxation times in this share of the run; NaN where τ is not known.
+
+    Where τ is infinite nothing relaxes, and no time passes.
+    """
     table = run.series("relaxation_steps", layer)["value"].astype(float)
-    table = table[np.isfinite(table) & (table > 0)]
+    table = table[table > 0]
     if not len(table):
         return math.nan
-    steps, rate = table.index.to_numpy(float), 1 / table.to_numpy()
-    if len(table) == 1:
-        return float(steps[0] * rate[0])
-    return float(np.sum(np.diff(steps) * (rate[1:] + rate[:-1]) / 2) + steps[0] * rate[0])
+    steps, end = table.index.to_numpy(float), share * float(table.index[-1])
+    t = np.append(steps[steps < end], end)
+    rate = np.interp(t, steps, 1 / table.to_numpy())
+    return float(t[0] * rate[0] + np.sum(np.diff(t) * (rate[1:] + rate[:-1]) / 2))
 
 
 def relaxed(run: Run, layer: str) -> Condition:
-    """At least three relaxation times; always with η²·steps and τ in numbers."""
-    times = elapsed(run, layer)
+    """Three relaxation times before the last quarter; always with η²·steps and τ in numbers."""
+    times = elapsed(run, layer, LATE)
     return Condition(
         "relaxation", None if math.isnan(times) else times >= RELAXED, times,
-        f"not relaxed: {clock(run, layer)}, {RELAXED:.0f} needed",
+        f"not relaxed: {clock(run, layer)}, {RELAXED / LATE:.0f} needed",
     )  # fmt: skip
 
 
@@ -72,8 +80,16 @@ def clock(run: Run, layer: str) -> str:
     )
 
 
+def rates(run: Run, steps: Array) -> Array:
+    """η at these steps: as recorded, interpolated between; else the optimiser's; else NaN."""
+    known = run.series("learning_rate", "")["value"].astype(float).dropna()
+    if len(known):
+        return np.interp(steps, known.index.to_numpy(float), known.to_numpy())
+    return np.full(len(steps), learning_rate(run))
+
+
 def learning_rate(run: Run) -> float:
-    """η as recorded, else as the optimiser has it; NaN when neither is there."""
+    """η as recorded last, else as the optimiser has it; NaN when neither is there."""
     found = number(run, "learning_rate", "")
     if math.isnan(found) and groups(run):
         return float(groups(run)[0].get("lr") or math.nan)

@@ -14,7 +14,7 @@ and the strength of each survivor follows in closed form (`mode_strength`).
 Test. The number of modes that live at the end against the number predicted. The stderr of the
 prediction is the number of modes that lie within sampling error of the threshold: only a larger
 difference violates the law, and a smaller one that is not zero is undetermined. Strengths: within
-5 %, or twice the standard error if that is more; a dead mode below 1 % of the strongest.
+5 %, of a dead mode within 1 % of the strongest; the 95 % interval decides.
 
 Regime. Linear maps trained to rest (the count has not changed over the last quarter), Gaussian
 data and many negatives for the contrastive case, decay (β > 0) at all: γ = 0 collapses nothing.
@@ -30,6 +30,7 @@ import math
 from typing import TYPE_CHECKING
 
 from . import bibliography
+from .agreement import weigh
 from .evidence import at_initialisation, last, number, show
 from .formation import Finding
 from .law import Condition, Law, Prediction, barred, status_of
@@ -160,19 +161,15 @@ def mode_strength(run: Run, layer: str) -> Verdict:
     end, theory = last(run, "mode_strength", layer), number(run, "mode_strength_predicted", layer)
     unmet = barred(_told(run, layer))
     error = 1.96 * end.stderr if end.stderr > 0 else 0.0
-    slack = max(STRENGTH * theory if theory > 0 else DEAD * _strongest(run), error)
+    slack = STRENGTH * theory if theory > 0 else DEAD * _strongest(run)
+    bounds = (end.value - error, end.value + error)
     if end.step < 0:
         status, why = "undetermined", "never recorded here"
     elif unmet is not None:
         status, why = status_of(unmet), unmet.sentence
-    elif not math.isfinite(end.value):
-        status, why = "undetermined", "the measured strength is not finite"
-    elif abs(end.value - theory) <= slack:
-        status, why = "holds", "as predicted"
     else:
-        status, why = "violated", f"off by more than {show(slack)}"
+        status, why = weigh(bounds, theory, slack)
     start = at_initialisation(run, "mode_strength", layer).value
-    bounds = (end.value - error, end.value + error)
     found = Finding(status, why, max(end.step, 0), end.value, bounds, theory, start)
     sentence = f"Strength {show(end.value)}, predicted {show(theory)}: {why}."
     return found.verdict("mode_strength", layer, sentence)

@@ -32,12 +32,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..estimators.uncertainty import series_slope
 from . import bibliography
 from .evidence import Estimate, at_initialisation, number, show
 from .formation import Claim, Finding, tell, weigh
 from .law import Condition, Law, Prediction, barred, status_of
-from .regime import clusters, coupled, decay, decayed, groups, plain_sgd, still
+from .regime import clusters, coupled, decay, decayed, plain_sgd, still
 from .registry import declare, register
+from .relaxation import rates
 from .verdict import Verdict
 
 if TYPE_CHECKING:
@@ -165,37 +167,16 @@ def norm_stationarity(run: Run, layer: str) -> Verdict:
 def norm_balance(run: Run, layer: str) -> Estimate:
     """b = −d log‖W‖²/dτ over the end of training, with the error of a regression slope.
 
-    η between two measurements is interpolated. Residuals of neighbouring measurements are
-    correlated; the error is widened by their lag-one correlation.
+    η between two measurements is interpolated.
     """
     norms = run.series("weight_norm2", layer)["value"].astype(float).dropna()
-    rates = run.series("learning_rate", "")["value"].astype(float).dropna()
     gamma = decay(run)
     if len(norms) < LEAST_POINTS or not gamma > 0 or not (norms > 0).all():
         return Estimate()
     steps = norms.index.to_numpy(float)
-    known = rates if len(rates) else None
-    eta = (
-        np.interp(steps, known.index.to_numpy(float), known.to_numpy())
-        if known is not None
-        else np.full(len(steps), float(groups(run)[0].get("lr") or math.nan))
-    )
+    eta = rates(run, steps)
     spans = np.diff(steps) * (eta[1:] + eta[:-1]) / 2
     tau = 2 * gamma * np.concatenate([[0.0], np.cumsum(spans)])
     count = max(LEAST_POINTS, int((steps >= (1 - TAIL) * steps[-1]).sum()))
-    slope, stderr = _slope(tau[-count:], np.log(norms.to_numpy())[-count:])
+    slope, stderr = series_slope(tau[-count:], np.log(norms.to_numpy())[-count:])
     return Estimate(int(steps[-1]), -slope, stderr, count - 1)
-
-
-def _slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Least-squares slope and its standard error; NaN when x does not vary."""
-    x, y = x - x.mean(), y - y.mean()
-    power = float(x @ x)
-    if not power > 0:
-        return math.nan, math.nan
-    slope = float(x @ y) / power
-    rest = y - slope * x
-    variance = float(rest @ rest) / (len(x) - 2)
-    lag = float(rest[1:] @ rest[:-1]) / float(rest @ rest) if variance > 0 else 0.0
-    lag = min(max(lag, 0.0), 0.9)
-    return slope, math.sqrt(variance / power * (1 + lag) / (1 - lag))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..estimators.uncertainty import series_mean, series_slope
 from .evidence import Estimate, show
 from .law import Condition
 from .regime import groups
@@ -24,6 +25,8 @@ Array = NDArray[np.float64]
 SHARE = 0.5
 LEAST = 6  # measurements in the second half
 RELAXATIONS = 3.0
+
+slope = series_slope  # of what `points` gives: the trend and its error
 
 
 def points(run: Run, quantity: str, layer: str) -> tuple[Array, Array]:
@@ -41,32 +44,14 @@ def mean(run: Run, quantity: str, layer: str) -> Estimate:
     steps, x = points(run, quantity, layer)
     if not len(x):
         return Estimate()
-    rest = x - x.mean()
-    stderr = math.sqrt(float(rest @ rest) / (len(x) - 1) / len(x)) * _widening(rest)
-    return Estimate(int(steps[-1]), float(x.mean()), stderr, len(x))
-
-
-def slope(steps: Array, x: Array) -> tuple[float, float]:
-    """Least-squares slope per step and its error; NaN for fewer than three points.
-
-    >>> slope(np.arange(4.0), np.array([0.0, 2.0, 4.0, 6.0]))
-    (2.0, 0.0)
-    """
-    if len(steps) < 3:
-        return math.nan, math.nan
-    t, y = steps - steps.mean(), x - x.mean()
-    power = float(t @ t)
-    value = float(t @ y) / power
-    rest = y - value * t
-    stderr = math.sqrt(float(rest @ rest) / (len(x) - 2) / power) * _widening(rest)
-    return value, stderr
+    return Estimate(int(steps[-1]), *series_mean(x), len(x))
 
 
 def learning_rate(run: Run) -> float:
-    """Mean η over the second half; the optimiser's own when it was not recorded."""
+    """Mean η over the second half, the optimiser's own when it was not recorded; NaN for 0."""
     measured = mean(run, "learning_rate", "").value
     if math.isfinite(measured):
-        return measured
+        return measured if measured > 0 else math.nan
     return next((float(g.get("lr") or math.nan) for g in groups(run)), math.nan)
 
 
@@ -88,11 +73,3 @@ def standing(drift: float, error: float, allowed: float, what: str) -> Condition
         f"± {show(error / allowed if known else math.nan)} of what the law allows"
     )
     return Condition("stationarity", worst <= allowed if known else None, drift, text)
-
-
-def _widening(rest: Array) -> float:
-    """√((1 + r)/(1 − r)), r the lag-one correlation of the residuals, between 0 and 0.9."""
-    power = float(rest @ rest)
-    lag = float(rest[1:] @ rest[:-1]) / power if power > 0 else 0.0
-    lag = min(max(lag, 0.0), 0.9)
-    return math.sqrt((1 + lag) / (1 - lag))

@@ -50,7 +50,8 @@ class Coordinates:
         each = np.einsum("lws,w->ls", np.log2(self.change), x) / (x @ x)
         seeds = each.shape[1]
         error = each.std(1, ddof=1) / math.sqrt(seeds) if seeds > 1 else each[:, 0] * math.nan
-        return {n: (float(s.mean()), float(e)) for n, s, e in zip(self.layers, each, error)}  # noqa: B905
+        rows = zip(self.layers, each, error, strict=True)
+        return {name: (float(s.mean()), float(e)) for name, s, e in rows}
 
     @property
     def steepest(self) -> tuple[str, float]:

@@ -151,7 +151,10 @@ _PLAIN = [
     Quantity("charge", "θᵀAθ, kept by gradient flow; of several A_i the norm ‖C‖", "W²"),
     Quantity("charge_rate", "share of a charge lost in a step, −ln(C(k)/C(0))/k", "1/step"),
     Quantity("charge_error", "largest relative departure from the exact step law of a charge"),
-    Quantity("relaxation_steps", "steps until the distance from equilibrium has shrunk by e"),
+    Quantity(
+        "relaxation_steps",
+        "steps until the distance from equilibrium has shrunk by e; of several ways the slowest",
+    ),
     Quantity("balance_gap", "‖X − Y‖/max(‖X‖, ‖Y‖), X = ⟨A_i⟩/Tr A_{i−1}, Y = ⟨B_i⟩/Tr B_{i+1}"),
     Quantity("balance_gap_raw", "‖X − Y‖/max(‖X‖, ‖Y‖) of ⟨A_i⟩ and ⟨B_i⟩, traces left out"),
     Quantity("hidden_eigenvalue", "an eigenvalue of cov(h_1); the case says which", "h²"),

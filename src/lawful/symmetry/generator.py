@@ -128,15 +128,16 @@ class Family:
     def laws(self) -> int:
         """How many independent charges: the dimension of the symmetric matrices among B_c."""
         mixed = [a for a in self.actions if isinstance(a, Mixing)]
-        if not mixed or self.embed is not None:
+        if not mixed:
             return self.dimension
         if all(a.basis is None for a in mixed):
-            k = mixed[0].at.shape[1]
-            return k * (k + 1) // 2
+            k = mixed[0].at.shape[1]  # an entry (a, b) has a charge if (b, a) is kept as well
+            kept = self._full(torch.ones(self.dimension)).view(k, k) > 0
+            return int((kept & kept.T).triu().sum())
         odd = torch.cat(
             [(a.basis - a.basis.mT).flatten(1) for a in mixed if a.basis is not None], 1
         )
-        return self.size - int(torch.linalg.matrix_rank(odd))
+        return self.dimension - int(torch.linalg.matrix_rank(self._restricted(odd)))
 
     def _full(self, c: Tensor) -> Tensor:
         if self.embed is None:

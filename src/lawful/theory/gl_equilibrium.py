@@ -20,6 +20,13 @@ the minimum of the function Tr AP⁻¹ + Tr BP, which is convex along geodesics:
 unique. k = 1 is the rescaling, P = e^{2λ*}, of `noise_equilibrium`. Only P is determined: the
 rotations of the channels have no charge and stay where they are.
 
+Relaxation. A small symmetric move δ from the equilibrium, M = 1 + δ, dies as
+
+    {δ̇, C} = −η (T{δ, N} + κ{δ, C}),     N = N₊ + N₋,  C = C₊ + C₋,  {X, Y} = XY + YX   (per step)
+
+so with N v = νCv the mode vvᵀ has the rate η(Tν + κ), and those that mix two v one in between. The
+slowest may be many times slower than the mean, Tr N/Tr C.
+
 Range. As in `noise_equilibrium`: SGD, small η, gradients that transform as those of a symmetry.
 Without decay N₊ and N₋ must have full rank k: channels without noise do not come to rest.
 
@@ -33,6 +40,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 
 Array = NDArray[np.float64]
 
@@ -99,6 +107,27 @@ def gl_equilibrium(
     inverse = np.linalg.inv(root)
     P = inverse @ _power(root @ A @ root, 0.5) @ inverse
     return np.asarray((P + P.T) / 2)
+
+
+def gl_relaxation(
+    point: GLPoint, *, eta: float, batch: int, weight_decay: float = 0.0
+) -> tuple[Array, Array]:
+    """Steps (k,) in which the modes of a small move from the equilibrium `point` shrink by e.
+
+    And the size vᵀCv/‖v‖² of each. Longest first; infinite where neither noise nor decay pulls.
+
+    >>> noise = np.diag([1.0, 0.01])
+    >>> steps, size = gl_relaxation(GLPoint(np.eye(2), np.eye(2), noise, noise), eta=0.1, batch=1)
+    >>> steps.round(6).tolist(), size.round(6).tolist()
+    ([10000.0, 100.0], [2.0, 2.0])
+    """
+    C = point.into + point.out
+    floor = 1e-12 * np.trace(C) * np.eye(len(C))  # a channel without weights has no rate
+    ratio, modes = eigh(point.noise_in + point.noise_out, C + floor)
+    kappa = 2 * weight_decay - eta * weight_decay**2
+    rate = eta * (eta / batch * ratio.clip(0) + kappa)
+    with np.errstate(divide="ignore"):
+        return 1 / rate, 1 / np.square(modes).sum(0)
 
 
 def _power(A: Array, exponent: float) -> Array:

@@ -88,7 +88,9 @@ def learned_variance(
     left = np.sqrt(np.clip(zeta**2 - b, 0, None))
     spread = prior_variance**0.5
     w = spread * left / np.where(zeta > 0, zeta, 1.0)
-    return Modes(left / spread, w, prior_variance * b / np.maximum(zeta**2, b))
+    # Without decay and signal any σ² will do: the prior's.
+    kept = np.divide(b, np.maximum(zeta**2, b), out=np.ones(len(zeta)), where=(zeta > 0) | (b > 0))
+    return Modes(left / spread, w, prior_variance * kept)
 
 
 def fixed_variance(

@@ -67,7 +67,8 @@ def critical_eta(
 ) -> float:
     """The smallest η > 0 at which a saddle turns attractive; 0 if small η already collapse.
 
-    Searched up to `largest` (default: 4/max|h + 2γ|); NaN when no collapse is found there.
+    Searched up to `largest` (default: 4/max|h + 2γ|); NaN when no collapse is found there, as for a
+    plane without any curvature.
 
     >>> two_kinds = np.array([-1.2, 0.8]), np.array([0.45, 0.55])
     >>> round(critical_eta(two_kinds[0], probabilities=two_kinds[1]), 4)
@@ -77,7 +78,10 @@ def critical_eta(
     def rate(eta: float) -> float:
         return exponent(h, eta, gamma=gamma, probabilities=probabilities)
 
-    top = 4 / float(np.max(np.abs(h + 2 * gamma))) if largest is None else largest
+    steepest = float(np.max(np.abs(h + 2 * gamma)))
+    if steepest == 0:
+        return math.nan
+    top = 4 / steepest if largest is None else largest
     grid = np.linspace(0, top, 2001)[1:]
     below = np.flatnonzero([rate(eta) < 0 for eta in grid])
     if len(below) == 0:

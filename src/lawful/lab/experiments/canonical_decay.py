@@ -95,7 +95,7 @@ def train(settings: Decay, job: Job) -> Run:
 
 
 def band(quantity: str, layer: str, gamma: float, low: float, high: float) -> Band:
-    """The last value of a quantity in the tanh run with this γ and the sheet's batch."""
+    """The last value of a quantity in the tanh run with this γ and batches of 32."""
     when = {"gamma": gamma, "activation": "tanh", "batch": 32, "probe": "test"}
     return Band(f"{quantity} of {layer}", low, high, partial(last, quantity, layer), when)
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ...estimators.fourier import inverse_participation, null_participation
+from ...estimators.uncertainty import share_error
 from ...laws.grokking import crossing
 from ...record import Measurement, Run, RunWriter, open_run
 from ...theory.grokking import kernel, pairs, scores
@@ -100,9 +101,9 @@ def turned(start: Tensor, now: Tensor) -> float:
 
 
 def accuracy(right: Tensor) -> tuple[float, float]:
-    """Share of right answers and its binomial error."""
-    share, n = float(right.double().mean()), len(right)
-    return share, math.sqrt(share * (1 - share) / n)
+    """Share of right answers and its error."""
+    share = float(right.double().mean())
+    return share, share_error(share, len(right))
 
 
 def over_seeds(read: Callable[[Run, str], float]) -> Callable[[Run], float]:

@@ -1,4 +1,4 @@
-"""A multi-layer perceptron, the sheet's W0 … W_depth.
+"""A multi-layer perceptron, W0 … W_depth.
 
     x_0 = x,   x_{l+1} = φ(W_l x_l + b_l)   for l < depth,   f(x) = W_depth x_depth + b_depth
 

@@ -54,7 +54,7 @@ def test_at_a_critical_point_the_mean_gradient_balances_the_decay(tmp_path):
 
 @pytest.mark.slow
 def test_the_verdict_on_the_cross_term_of_a_run_that_came_to_rest(tmp_path):
-    """Check 7 as a verdict: three successive whole batches, so that the error is known.
+    """As a verdict: three successive whole batches, so that the error is known.
 
     A probe of a single batch gives the number but no error, hence no verdict.
     """
