@@ -201,6 +201,8 @@ class Observation:
         self._work = Work(schedule)
         self._pending: dict[str, float] = {}
         self._reported: set[tuple[str, str]] = set()
+        # How a warning reaches the person; the door for scripts says it its own way.
+        self.warn: Callable[[str], None] = partial(_warn, stacklevel=5)
 
     def _symmetries(self, needs: set[str], given: Sequence[Symmetry] | None) -> Sequence[Symmetry]:
         """Those given, or found with the probe; none where no law asks."""
@@ -293,7 +295,7 @@ class Observation:
                 unobserved=[asdict(u) for u in self._coverage()],
             )
         except RecordError as problem:
-            warnings.warn(str(problem), LawfulWarning, stacklevel=2)
+            self.warn(str(problem))
         self._writer.close()
         self._writer = None
 
@@ -611,8 +613,7 @@ class Observation:
         self._reported.add((layer, about or message))
         if kind != "info" and (self.ranks.first or kind == "error"):
             where = f"layer {layer!r}: " if layer else ""
-            told = f"lawful, step {self.step}: {where}{message}"
-            warnings.warn(told, LawfulWarning, stacklevel=4)
+            self.warn(f"lawful, step {self.step}: {where}{message}")
         if self._writer is not None:
             with contextlib.suppress(RecordError):  # the warning has told it already
                 self._writer.event(self.step, layer, kind, message)
@@ -697,6 +698,10 @@ class Observation:
 def _is_compiled(module: nn.Module) -> bool:
     compiled_call = getattr(module, "_compiled_call_impl", None)
     return isinstance(module, torch._dynamo.OptimizedModule) or compiled_call is not None
+
+
+def _warn(told: str, stacklevel: int) -> None:
+    warnings.warn(told, LawfulWarning, stacklevel=stacklevel)
 
 
 def _rate_rows(step: int, rates: tuple[float, float]) -> list[Measurement]:

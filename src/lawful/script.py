@@ -50,7 +50,7 @@ from torch.overrides import TorchFunctionMode
 
 from . import laws as law_room
 from .instruments import panel
-from .observe import LawfulWarning, Observation, observe
+from .observe import Observation, observe
 from .record.manifest import MANIFEST
 from .schedule import Schedule, at, budget, every, log_spaced
 
@@ -152,7 +152,7 @@ def _here(target: list[str], wish: Wish) -> int:
             if named:
                 runpy.run_module(script, run_name="__main__", alter_sys=True)
             else:
-                runpy.run_path(script, run_name="__main__")
+                runpy.run_path(os.path.abspath(script), run_name="__main__")
     except SystemExit:
         raise
     except BaseException as error:
@@ -190,7 +190,6 @@ class Watcher:
         self._failed = False
 
     def __enter__(self) -> Watcher:
-        warnings.filterwarnings("ignore" if self.wish.quiet else "always", category=LawfulWarning)
         # A compiled model would tell of our hook, which is gone before it is compiled.
         warnings.filterwarnings("ignore", message=r"Using `torch.compile\(module\)` when there")
         self._forward = register_module_forward_pre_hook(self._called)
@@ -294,7 +293,9 @@ class Watcher:
         try:
             # In the code the door would be open before any mixed precision begins.
             with torch.autocast(next(model.parameters()).device.type, enabled=False):
-                self.observation = self._observed(model, optimizer, scaler).__enter__()
+                self.observation = self._observed(model, optimizer, scaler)
+                self.observation.warn = lambda told: self._say(told.removeprefix("lawful, "))
+                self.observation.__enter__()
         except Exception as problem:
             self.observation, self._failed = None, True
             self._say(f"nothing is recorded: {problem}")
@@ -318,9 +319,10 @@ class Watcher:
 
     def _introduce(self, model: nn.Module, optimizer: Optimizer | None) -> None:
         assert self.observation is not None
-        layers = len(self.observation.layers.taps)
+        count = len(self.observation.layers.taps)
         under = "" if optimizer is None else f" under {type(optimizer).__name__}"
-        self._say(f"observing {_class(model)}{under}, {layers} layers, into {self.wish.out}")
+        layers = f"{count} layer" + "s" * (count != 1)
+        self._say(f"observing {_class(model)}{under}, {layers}, into {self.wish.out}")
         if optimizer is None:
             return
         self._steps.setdefault(optimizer, 0)

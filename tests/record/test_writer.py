@@ -139,6 +139,7 @@ def test_two_writers_do_not_share_a_folder(tmp_path):
             RunWriter.create(tmp_path, {"seed": 2}, resume=True)
         assert draft.exists()
         assert open_run(tmp_path).steps == [0]  # who reads is never in the way
+        assert {p.name for p in tmp_path.glob("*.lock*")} == {LOCK}
         writer.write(1, rows(1))
     with RunWriter.create(tmp_path, {"seed": 2}, resume=True) as writer:
         writer.write(2, rows(2))

@@ -172,6 +172,7 @@ def _claimed(path: Path) -> sqlite3.Connection:
     """The right to write into a run folder, until it is closed or its process ends."""
     claim = sqlite3.connect(path / LOCK, timeout=0, check_same_thread=False)
     try:
+        claim.execute("PRAGMA journal_mode = OFF").fetchall()  # no second file beside it
         claim.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError as problem:
         claim.close()
