@@ -19,6 +19,7 @@ from __future__ import annotations
 import datetime
 import importlib
 import pickle
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ def load(source: str, weights: str | Path | None = None) -> Loaded:
 
     Raises `ValueError` naming what cannot be found, read, or loaded without running its code.
     """
-    path = Path(source)
+    path = Path(source or " ")  # an empty path would be this very folder
     library, colon, name = source.partition(":")
     if path.is_file():
         found = Loaded(state=state_of(path))
@@ -91,8 +92,10 @@ def load(source: str, weights: str | Path | None = None) -> Loaded:
     elif library and colon and name:
         found = _made(source)
     else:
+        missing = path.suffix in (".safetensors", *PICKLED) or len(path.parts) > 1
+        what = "there is no such file" if missing else "it is no file, folder or name"
         raise ValueError(
-            f"source={source!r} is no file, folder or name: give model.safetensors, model.pt, "
+            f"source={source!r}: {what}; give model.safetensors, model.pt, "
             "torchvision:NAME, timm:NAME, transformers:NAME or module:function"
         )
     if weights is not None:
@@ -116,6 +119,8 @@ def state_of(path: Path) -> State:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         why = str(error).split("WeightsUnpickler error:")[-1].strip().split("\n")[0]
+        named = re.search(r"GLOBAL (\S+)", why)
+        why = f"it names {named[1]}" if named else why
         raise ValueError(
             f"{path} is refused: it holds more than tensors, and would run code to load ({why}); "
             "save model.state_dict(), or safetensors"

@@ -182,7 +182,7 @@ class Observation:
         self.symmetries = self._symmetries(needs, symmetries)
         stream = panel.on_stream(
             needs, self.model, maps, partial(Scale, reduction, accumulation, scaler),
-            self.symmetries, seed=seed, batch_dim=batch_dim,
+            self.symmetries, seed=seed, batch_dim=batch_dim, ranks=self.ranks,
         )  # fmt: skip
         self._watches = [panel.Watch(instrument, schedule) for instrument in stream]
         self._probing = (
@@ -201,6 +201,8 @@ class Observation:
         self._work = Work(schedule)
         self._pending: dict[str, float] = {}
         self._reported: set[tuple[str, str]] = set()
+        # How a warning reaches the person; the door for scripts says it its own way.
+        self.warn: Callable[[str], None] = partial(_warn, stacklevel=5)
 
     def _symmetries(self, needs: set[str], given: Sequence[Symmetry] | None) -> Sequence[Symmetry]:
         """Those given, or found with the probe; none where no law asks."""
@@ -251,9 +253,9 @@ class Observation:
                     tap.problem = "a compiled nn.MultiheadAttention does not show its projections"
                 tap.prepare()
             self.layers.hooks.place()
-        if self.ranks.size > 1 and self._watches:
+        if self._watches and any(map(sharded, self.model.parameters())):
             self._watches = []
-            self._tell("", "warning", "gradient noise and charges are not merged over processes")
+            self._tell("", "warning", "gradient noise and charges are not seen in sharded weights")
         if self._compiled and self._watches:
             self._watches = []
             self._tell("", "warning", "gradient noise and charges are not seen in a compiled model")
@@ -293,7 +295,7 @@ class Observation:
                 unobserved=[asdict(u) for u in self._coverage()],
             )
         except RecordError as problem:
-            warnings.warn(str(problem), LawfulWarning, stacklevel=2)
+            self.warn(str(problem))
         self._writer.close()
         self._writer = None
 
@@ -317,12 +319,11 @@ class Observation:
             return
         self._scale.mean, self._scale.accumulation = reduction == "mean", accumulation
         self._guarded(lambda: self._update_manifest(reduction=reduction))
-        if self._watches:  # they lay out their sums when they are made
-            for watch in self._watches:
-                watch.instrument.lift()
-            self._watches = []
-            known = f"reduction={reduction!r} and accumulation={accumulation}"
-            self._tell("", "warning", f"gradient noise is left out: it must be told {known} before")
+        for watch in self._watches:
+            scale = watch.instrument.scale
+            scale.mean, scale.accumulation = reduction == "mean", accumulation
+            if watch.looking:  # several micro-batches are watched by hooks of their own
+                watch.instrument.place()
 
     # -- the clock: optimiser steps ------------------------------------------------------------
 
@@ -377,8 +378,9 @@ class Observation:
         return args, kwargs | {"closure": watched}
 
     def _before_update(self) -> None:
-        if any(watch.looking for watch in self._watches):
-            self._guarded(self._watch_gradients)
+        for watch in self._watches:
+            if watch.looking:
+                self._guarded(partial(self._watch_gradients, watch))
         if self._measuring:
             self._attempt(self._end_of_measured_batch)
 
@@ -389,10 +391,10 @@ class Observation:
         self._work.stepped(measured=self._measuring)
         self._prepare_step()
 
-    def _watch_gradients(self) -> None:
-        rates, divisor = rates_of(self.optimizer), getattr(self.optimizer, "grad_scale", None)
-        for watch in self._watches:
-            watch.before(self.step, rates, 1.0 if divisor is None else float(divisor))
+    def _watch_gradients(self, watch: panel.Watch) -> None:
+        divisor = getattr(self.optimizer, "grad_scale", None)
+        divisor = 1.0 if divisor is None else float(divisor)
+        watch.before(self.step, rates_of(self.optimizer), divisor)
 
     def _settle(self, watch: panel.Watch) -> None:
         self._tell_readings(watch.after(self.step))
@@ -551,7 +553,7 @@ class Observation:
         # Of several processes the others may be gone, unless all of them came to the end.
         merging = self.ranks.size == 1 or (status == "finished" and self.ranks.connected)
         for watch in self._watches:
-            self._tell_readings(watch.close(self.step))
+            self._tell_readings(watch.close(self.step, merging=merging))
         if not self._layered and self.probe is None:
             return
         if self.probe is not None:
@@ -611,8 +613,7 @@ class Observation:
         self._reported.add((layer, about or message))
         if kind != "info" and (self.ranks.first or kind == "error"):
             where = f"layer {layer!r}: " if layer else ""
-            told = f"lawful, step {self.step}: {where}{message}"
-            warnings.warn(told, LawfulWarning, stacklevel=4)
+            self.warn(f"lawful, step {self.step}: {where}{message}")
         if self._writer is not None:
             with contextlib.suppress(RecordError):  # the warning has told it already
                 self._writer.event(self.step, layer, kind, message)
@@ -697,6 +698,10 @@ class Observation:
 def _is_compiled(module: nn.Module) -> bool:
     compiled_call = getattr(module, "_compiled_call_impl", None)
     return isinstance(module, torch._dynamo.OptimizedModule) or compiled_call is not None
+
+
+def _warn(told: str, stacklevel: int) -> None:
+    warnings.warn(told, LawfulWarning, stacklevel=stacklevel)
 
 
 def _rate_rows(step: int, rates: tuple[float, float]) -> list[Measurement]:

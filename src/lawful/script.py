@@ -50,7 +50,7 @@ from torch.overrides import TorchFunctionMode
 
 from . import laws as law_room
 from .instruments import panel
-from .observe import LawfulWarning, Observation, observe
+from .observe import Observation, observe
 from .record.manifest import MANIFEST
 from .schedule import Schedule, at, budget, every, log_spaced
 
@@ -152,7 +152,7 @@ def _here(target: list[str], wish: Wish) -> int:
             if named:
                 runpy.run_module(script, run_name="__main__", alter_sys=True)
             else:
-                runpy.run_path(script, run_name="__main__")
+                runpy.run_path(os.path.abspath(script), run_name="__main__")
     except SystemExit:
         raise
     except BaseException as error:
@@ -190,7 +190,6 @@ class Watcher:
         self._failed = False
 
     def __enter__(self) -> Watcher:
-        warnings.filterwarnings("ignore" if self.wish.quiet else "always", category=LawfulWarning)
         # A compiled model would tell of our hook, which is gone before it is compiled.
         warnings.filterwarnings("ignore", message=r"Using `torch.compile\(module\)` when there")
         self._forward = register_module_forward_pre_hook(self._called)
@@ -260,6 +259,8 @@ class Watcher:
 
     def _stepping(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: Any) -> None:
         """Before a step: one with a closure makes its gradients inside."""
+        if self._settled and optimizer in self._steps:
+            return
         if callable(args[1] if len(args) > 1 else kwargs.get("closure")):
             if self.observation is None and not self._failed:
                 self._open_for(optimizer)
@@ -270,10 +271,17 @@ class Watcher:
         self._steps.setdefault(optimizer, 0)
 
     def _stepped(self, optimizer: Optimizer, *_: object) -> None:
+        if self._settled:
+            return
         self._steps[optimizer] = self._steps.get(optimizer, 0) + 1
         self._leave()
         if self.observation is None and not self._failed:
             self._open_for(optimizer)
+
+    @property
+    def _settled(self) -> bool:
+        """Whether all is known that steps tell: only a new optimiser would be news."""
+        return self.observation is not None and self._loss is None
 
     def _open_for(self, optimizer: Optimizer) -> None:
         """The optimiser is known before the model was seen to be called in training."""
@@ -294,7 +302,9 @@ class Watcher:
         try:
             # In the code the door would be open before any mixed precision begins.
             with torch.autocast(next(model.parameters()).device.type, enabled=False):
-                self.observation = self._observed(model, optimizer, scaler).__enter__()
+                self.observation = self._observed(model, optimizer, scaler)
+                self.observation.warn = lambda told: self._say(told.removeprefix("lawful, "))
+                self.observation.__enter__()
         except Exception as problem:
             self.observation, self._failed = None, True
             self._say(f"nothing is recorded: {problem}")
@@ -318,9 +328,10 @@ class Watcher:
 
     def _introduce(self, model: nn.Module, optimizer: Optimizer | None) -> None:
         assert self.observation is not None
-        layers = len(self.observation.layers.taps)
+        count = len(self.observation.layers.taps)
         under = "" if optimizer is None else f" under {type(optimizer).__name__}"
-        self._say(f"observing {_class(model)}{under}, {layers} layers, into {self.wish.out}")
+        layers = f"{count} layer" + "s" * (count != 1)
+        self._say(f"observing {_class(model)}{under}, {layers}, into {self.wish.out}")
         if optimizer is None:
             return
         self._steps.setdefault(optimizer, 0)
@@ -443,17 +454,24 @@ class Living:
 
 
 def living() -> Living:
-    """What is alive now; one walk over all objects, some tenths of a second."""
-    found = Living([], [], [])
-    for thing in gc.get_objects():
-        kind = type(thing)  # not isinstance: objects may lie about their class, or compute it
-        if issubclass(kind, nn.Module) and "_parameters" in thing.__dict__:
-            found.modules.append(thing)
-        elif issubclass(kind, Optimizer) and "_optimizer_step_pre_hooks" in thing.__dict__:
-            found.optimizers.append(thing)  # those without only wrap another one
-        elif issubclass(kind, torch.amp.GradScaler) and thing.is_enabled():
-            found.scalers.append(thing)
-    return found
+    """What is alive now; one walk over all objects, some hundredths of a second."""
+    things = gc.get_objects()
+    # Never isinstance: objects may lie about their class, or compute it. And classes are few.
+    wanted = {k for k in set(map(type, things)) if issubclass(k, _SOUGHT)}
+    found = [t for t in things if type(t) in wanted]
+
+    def kind(of: type) -> Iterator[Any]:
+        return (t for t in found if issubclass(type(t), of))
+
+    return Living(
+        # Without hooks of its own, an optimiser only wraps another one.
+        optimizers=[o for o in kind(Optimizer) if "_optimizer_step_pre_hooks" in o.__dict__],
+        modules=[m for m in kind(nn.Module) if "_parameters" in m.__dict__],
+        scalers=[s for s in kind(torch.amp.GradScaler) if s.is_enabled()],
+    )
+
+
+_SOUGHT = (nn.Module, Optimizer, torch.amp.GradScaler)
 
 
 def held(optimizer: Optimizer) -> Parameters:

@@ -20,9 +20,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lawful
-from lawful.instruments import distributed
+from lawful.instruments import distributed, sample_gradients
 
-BATCH, STEPS = 48, 8
+BATCH, STEPS, NOISY_STEPS = 48, 8, 36
+NOISY = {
+    "noise": {},
+    "noise in parts": {"parts": 2},
+    "noise of a sum": {"reduction": "sum"},
+    "noise that fails": {"fails": True},
+    "noise of uneven shares": {"uneven": True},
+}
 SCHEDULES = {
     "at": lambda: lawful.at([0, 4]),
     "every": lambda: lawful.every(2),
@@ -113,6 +120,57 @@ def train(kind: str, out: Path, how: str = "at", *, rank: int = 0, size: int = 1
                 watch.log(loss=loss.item())
 
 
+def rescalable() -> nn.Module:
+    """Charges of rescaling, mixing and scale; positions; a norm."""
+    torch.manual_seed(2)
+    return nn.Sequential(
+        nn.Conv1d(2, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(24, 5), nn.Linear(5, 7),
+        nn.ReLU(), nn.Linear(7, 6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 3),
+    ).double()  # fmt: skip
+
+
+def points(step: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    x = torch.randn(BATCH, 2, 6, generator=generator, dtype=torch.float64)
+    return x, x.sum((1, 2)).relu().long() % 3
+
+
+def train_with_noise(
+    kind: str, out: Path, *, rank: int = 0, size: int = 1, parts: int = 1, reduction: str = "mean",
+    uneven: bool = False, fails: bool = False,
+) -> None:  # fmt: skip
+    """Gradient noise and charges, every step of `parts` micro-batches.
+
+    Of a summed loss the rate is such that the weights move alike, however many share it.
+    """
+    model, sum_of = rescalable(), reduction == "sum"
+    found = lawful.symmetries(model, points(0), F.cross_entropy)
+    model = nn.parallel.DistributedDataParallel(model) if kind == "ddp" else model
+    rate = 0.05 * size / BATCH if sum_of else 0.05
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+    sample_gradients.SHARE = 1e9  # every sample, not some of them at random
+    with lawful.observe(
+        model, out, ["symmetry", "noise"], optimizer=optimizer, schedule=lawful.every(1),
+        symmetries=found, accumulation=parts, reduction=reduction,
+    ) as watch:  # fmt: skip
+        for step in range(NOISY_STEPS):
+            x, y = (t.chunk(size)[rank] for t in points(step))
+            if uneven:
+                x, y = x[: len(x) - 7 * rank], y[: len(y) - 7 * rank]
+            if fails and rank == size - 1 and step in (2, 3):
+                noise, charges = (w.instrument for w in watch._watches)
+                for part, name in ((noise.layers[0], "before"), (charges.samples, "close")):  # type: ignore[attr-defined]
+                    if step == 2:
+                        setattr(part, name, broken)
+                    else:
+                        delattr(part, name)
+            optimizer.zero_grad()
+            for some, targets in zip(x.chunk(parts), y.chunk(parts), strict=True):
+                loss = F.cross_entropy(model(some), targets, reduction=reduction)
+                (loss if sum_of else loss / parts).backward()
+            optimizer.step()
+
+
 def broken(*_: object, **__: object) -> None:
     raise ArithmeticError("a failure of ours, in one process")
 
@@ -122,8 +180,12 @@ def main(kind: str, out: str, how: str = "at") -> None:
     if how == "absent":
         distributed.PATIENCE = timedelta(seconds=1)
     warnings.simplefilter("ignore", lawful.LawfulWarning)
+    where = {"rank": dist.get_rank(), "size": dist.get_world_size()}
     try:
-        train(kind, Path(out), how, rank=dist.get_rank(), size=dist.get_world_size())
+        if how in NOISY:
+            train_with_noise(kind, Path(out), **where, **NOISY[how])  # type: ignore[arg-type]
+        else:
+            train(kind, Path(out), how, **where)
     finally:
         dist.destroy_process_group()
 

@@ -180,6 +180,23 @@ def test_noise_is_that_of_one_sample_whatever_the_loss_sums(reduction, parts):
     )
 
 
+def test_a_summed_loss_moves_as_a_mean_at_a_larger_rate():
+    """Push, noise and where they balance are those of the mean loss at η·n (no decay)."""
+    make, data, _ = MODELS["ReLU"]
+    data = data()
+    n = len(data[0])
+    model, twin = built(make), built(make)
+    plain = Loop(twin, data, F.cross_entropy, lr=0.01 * n).window()
+
+    def loss(f, y):
+        return F.cross_entropy(f, y, reduction="sum")
+
+    found = symmetries(model, data, F.cross_entropy)
+    summed = Loop(model, data, loss, found=found, lr=0.01, reduction="sum").window()
+    for quantity in ("charge_push", "charge_noise", "charge_predicted", "equilibrium_shift"):
+        assert value(summed, quantity) == pytest.approx(value(plain, quantity), rel=1e-9), quantity
+
+
 def test_clipping_by_norm_is_seen_through_and_by_value_is_told():
     make, data, loss = MODELS["ReLU"]
     data = data()
@@ -299,14 +316,13 @@ def test_mixed_channels_moved_by_their_shift_are_at_rest():
                                         nn.Linear(5, 3)))  # fmt: skip
     loop = Loop(model, data, F.cross_entropy, lr=1e-8)
     (account,) = [a for a in loop.charges.accounts if a.form.kind == "GL"]
-    loop.step(0)
+    here = loop.window()
     dual = [a.dual for a in account.form.actions]
     sides = [
         sum(m for m, d in zip(ms, dual, strict=True) if d is side).numpy()
-        for ms in (account.now.moments, account.noises[0]) for side in (False, True)
+        for ms in (account.now.moments, account.past[-1][1]) for side in (False, True)
     ]  # fmt: skip
     values, Q = np.linalg.eigh(gl_equilibrium(GLPoint(*sides)))
-    here = loop.charges.read(0)
     moved(loop, account, torch.from_numpy((Q * (0.5 * np.log(values))) @ Q.T).flatten())
     account.past.clear()
     there = loop.window()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import data_parallel
 import numpy as np
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 import lawful
 from lawful.estimators.stream import KEEP_CLUSTERS
+from lawful.instruments import sample_gradients
 from lawful.instruments.distributed import ALONE, Ranks, merge, ranks_of, unwrapped
 from lawful.instruments.layers import survey
 from lawful.instruments.tap import Scale, Tap
@@ -84,6 +87,90 @@ def test_more_processes_and_shards(
 ) -> None:
     assert torchrun(processes, kind, tmp_path / "run") == 0
     assert_same(alone, lawful.open_run(tmp_path / "run"))
+
+
+def alone_with_noise(out: Path, **how: Any) -> lawful.Run:
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("ignore", lawful.LawfulWarning)
+        patch.setattr(sample_gradients, "SHARE", sample_gradients.SHARE)  # the script changes it
+        data_parallel.train_with_noise("single", out, **how)
+    return lawful.open_run(out)
+
+
+def assert_same_noise(one: lawful.Run, several: lawful.Run, *, beyond: set[str]) -> None:
+    """Every number of gradient noise and charges; several processes are micro-batches besides."""
+    key = ["step", "layer", "quantity"]
+    a, b = (r.table().set_index(key) for r in (one, several))
+    assert {q for _, _, q in b.index.difference(a.index)} == beyond
+    assert not len(a.index.difference(b.index))
+    assert len(a) > 400
+    b = b.loc[a.index]
+    for column in ("value", "stderr", "n"):
+        np.testing.assert_allclose(a[column], b[column], rtol=1e-5, atol=1e-9, err_msg=column)
+    for quantity in ("charge_noises", "charge_pushes", "balance_neurons", "neuron_gradient_power"):
+        for layer in set(one.table().layer):
+            for step in one.array_steps(quantity, layer):
+                ours = (r.array(quantity, layer=layer, step=step) for r in (one, several))
+                np.testing.assert_allclose(*ours, rtol=1e-5, atol=1e-12)
+    for v, w in zip(lawful.test(one), lawful.test(several), strict=True):
+        assert (v.law, v.layer, v.step, v.status) == (w.law, w.layer, w.step, w.status)
+        np.testing.assert_allclose(v.effect, w.effect, rtol=1e-5, atol=1e-9)
+    assert one.events().message.tolist() == several.events().message.tolist()
+
+
+MICRO = {"signal_norm2_micro", "noise_trace_micro", "noise_scale_micro", "noise_scale_all"}
+
+
+def test_gradient_noise_and_charges_of_two_processes(tmp_path: Path) -> None:
+    one = alone_with_noise(tmp_path / "one")
+    assert torchrun(2, "ddp", tmp_path / "run", "noise") == 0
+    assert_same_noise(one, lawful.open_run(tmp_path / "run"), beyond=MICRO)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "how", "parts"), [(4, "noise", 4), (2, "noise in parts", 4)])
+def test_processes_are_as_many_micro_batches(
+    processes: int, how: str, parts: int, tmp_path: Path
+) -> None:
+    one = alone_with_noise(tmp_path / "one", parts=parts)
+    assert torchrun(processes, "ddp", tmp_path / "run", how) == 0
+    assert_same_noise(one, lawful.open_run(tmp_path / "run"), beyond=set())
+
+
+@pytest.mark.slow
+def test_noise_of_a_sum_over_processes(tmp_path: Path) -> None:
+    """They divide the sum by their number; what is of one sample, and the charges, do not care."""
+    one = alone_with_noise(tmp_path / "one", reduction="sum")
+    assert torchrun(2, "ddp", tmp_path / "run", "noise of a sum") == 0
+    run = lawful.open_run(tmp_path / "run")
+    for quantity in (
+        "noise_trace", "signal_norm2", "noise_scale", "charge", "charge_push", "charge_noise",
+        "charge_predicted", "equilibrium_shift",
+    ):  # fmt: skip
+        a, b = (r.table(quantity=quantity).value for r in (one, run))
+        assert len(a), quantity
+        np.testing.assert_allclose(a, b, rtol=1e-5, err_msg=quantity)
+
+
+@pytest.mark.slow
+def test_uneven_shares_have_noise_and_charges_but_not_the_noise_of_charges(tmp_path: Path) -> None:
+    assert torchrun(2, "ddp", tmp_path / "run", "noise of uneven shares") == 0
+    run = lawful.open_run(tmp_path / "run")
+    assert run.series("batch_size", "").value.to_numpy() == pytest.approx(4 / (1 / 24 + 1 / 17))
+    assert len(run.table(quantity="noise_trace"))
+    assert run.table(quantity="charge_residual").value.max() < 1e-5
+    assert not len(run.table(quantity="charge_noise"))
+    assert run.events().message.str.contains("the processes' shares of the batch differ").any()
+
+
+@pytest.mark.slow
+def test_noise_that_fails_in_one_process_is_given_up_in_all(tmp_path: Path) -> None:
+    assert torchrun(2, "ddp", tmp_path / "run", "noise that fails") == 0  # and does not hang
+    run = lawful.open_run(tmp_path / "run")
+    told = run.events().message.tolist()
+    assert sum("1 of 2 processes could not take a batch in" in m for m in told) == 2
+    assert run.series("charge", "rescaling of 0, 3").index.tolist() == [16, 24, 32, 36]
+    assert run.series("noise_trace", "").index.tolist() == [36]
 
 
 @pytest.mark.slow

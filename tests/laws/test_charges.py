@@ -141,7 +141,8 @@ def test_noise_is_that_of_many_mini_batches(task):
     charges.lift()
     mean = charges.accounts[0].pushes[0]
     # Drawn with replacement, 64 samples are all there is: divided by n, not n − 1.
-    noise = form.values(charges.accounts[0].noises[0]) * 63 / 64
+    reading = charges.read(0)
+    noise = torch.from_numpy(reading.arrays[form.name, "charge_noises"]) * 63 / 64
     generator = torch.Generator().manual_seed(0)
     names, parameters = zip(*model.named_parameters(), strict=True)
     for S in (1, 8, 64):

@@ -48,6 +48,13 @@ def test_layers_and_steps(path):
     assert run.manifest["format"] == 1
 
 
+def test_a_predicted_number_is_found_by_its_name(tmp_path):
+    with RunWriter.create(tmp_path, {}) as writer:
+        writer.write(1, [Measurement(1, "", name, 1.0) for name in ("loss", "loss_predicted")])
+    table = open_run(tmp_path).table(quantity=["loss", "loss_predicted"])
+    assert table.quantity.tolist() == ["loss", "loss_predicted"]
+
+
 def test_table_columns_order_and_types(path):
     table = open_run(path).table()
     assert list(table.columns) == ["step", "layer", "quantity", "value", "stderr", "n"]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from lawful.record import Measurement, RecordError, RunWriter, open_run
-from lawful.record.folder import ARRAYS, DATABASE, array_file
+from lawful.record.folder import ARRAYS, DATABASE, LOCK, array_file
 from lawful.record.manifest import MANIFEST
 
 CURVES = [(layer, name) for layer in ("fc1", "fc2") for name in ("rga_a", "rga_b", "samples")]
@@ -130,6 +130,22 @@ def test_resume_appends_and_keeps(tmp_path):
     assert list((tmp_path / ARRAYS).iterdir()) == []
 
 
+def test_two_writers_do_not_share_a_folder(tmp_path):
+    with RunWriter.create(tmp_path, {"seed": 1}) as writer:
+        writer.write(0, rows(0))
+        draft = tmp_path / ARRAYS / "step-00000001.safetensors.tmp"
+        draft.write_bytes(b"half")  # of the one that writes
+        with pytest.raises(RecordError, match="is being written: two runs cannot share"):
+            RunWriter.create(tmp_path, {"seed": 2}, resume=True)
+        assert draft.exists()
+        assert open_run(tmp_path).steps == [0]  # who reads is never in the way
+        assert {p.name for p in tmp_path.glob("*.lock*")} == {LOCK}
+        writer.write(1, rows(1))
+    with RunWriter.create(tmp_path, {"seed": 2}, resume=True) as writer:
+        writer.write(2, rows(2))
+    assert open_run(tmp_path).steps == [0, 1, 2]
+
+
 def test_resume_refuses_another_model(tmp_path):
     RunWriter.create(tmp_path, {"model": {"class": "MLP", "parameters": 10}}).close()
     with pytest.raises(RecordError, match="parameters 10, now 11"):
@@ -163,7 +179,8 @@ def test_a_closed_run_is_one_plain_folder(tmp_path):
     writer.write(0, rows(0))
     writer.close()
     writer.close()
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([ARRAYS, MANIFEST, DATABASE])
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([ARRAYS, MANIFEST, DATABASE, LOCK])
+    assert (tmp_path / LOCK).stat().st_size == 0
     with pytest.raises(RecordError, match="closed"):
         writer.write(1, rows(1))
 
@@ -232,7 +249,9 @@ def killed_at_random(path, seconds):
         time.sleep(seconds)
         questions = open_run(path).series("rga_a", "fc1")  # a reader, while it is written
         assert (questions.value == questions.index).all()
-        os.kill(writer.pid, signal.SIGKILL)
+        with pytest.raises(RecordError, match="is being written"):
+            RunWriter.create(path, {}, resume=True)
+        os.kill(writer.pid, signal.SIGKILL)  # and nothing of its lock is left
         return [int(line) for line in writer.stdout.read().splitlines() if line.isdigit()]
 
 

@@ -143,6 +143,11 @@ def charge_forms(
     return forms
 
 
+def moment_shape(a: Scaling | Mixing, size: int) -> tuple[int, ...]:
+    """The shape of M_a."""
+    return (size,) if isinstance(a, Scaling) else (a.at.shape[1], a.at.shape[1])
+
+
 def scattered(a: Scaling, along: Tensor, size: int) -> Tensor:
     """Squares along the axis of a scaling, summed by direction: (size,)."""
     direction = a.direction.to(along.device)

@@ -12,7 +12,9 @@ optimiser is SGD, and the honest measure of the breaking where not (Adam, clippi
 
 The push gᵀAg is split into noise and mean, E[gᵀAg] = Tr[Σ₁A]/S + ḡᵀAḡ, with Tr[Σ₁A] from
 per-sample gradients (`sample_gradients`): (mean_s g_sᵀAg_s − g_BᵀAg_B)·n/(n−1), unbiased, averaged
-over the batches of a window. The norms of a window and the noise of all windows in the latter
+over the batches of a window; of a sum over S samples, or after clipping by a factor c, the noise
+enters the push S² or c² times. Processes that share a batch out have θ and g in common, and add up
+their samples' part. The norms of a window and the noise of all windows in the latter
 half of the run so far (16 at most) give the noise equilibrium
 (`theory.noise_equilibrium`, `theory.gl_equilibrium`): the shift λ* along the orbit that is
 still to go, the charge there, and the steps it takes.
@@ -39,8 +41,9 @@ from ..theory.gl_equilibrium import GLPoint, gl_equilibrium, gl_relaxation
 from ..theory.momentum_charge import Momentum, quadratic_step
 from ..theory.noise_equilibrium import Orbit, equilibrium, relaxation_steps
 from .charge_form import ChargeForm, Moments, Squares, charge_forms
+from .distributed import ALONE, Ranks, added
 from .instrument import Rates, Reading
-from .sample_gradients import SampleGradients
+from .sample_gradients import Batch, SampleGradients
 from .tap import Scale
 
 QUANTITIES = frozenset({
@@ -71,7 +74,8 @@ class Account:
     # of the window
     worst: Tensor | None = None
     pushes: list[Tensor] = field(default_factory=list)
-    noises: list[Moments] = field(default_factory=list)
+    gradients: list[Moments | None] = field(default_factory=list)  # of the batches watched
+    noises: list[_Noise] = field(default_factory=list)
     turns: list[Tensor] = field(default_factory=list)
     radial: Tensor | None = None
     now: _Step | None = None
@@ -79,7 +83,7 @@ class Account:
     def begin(self) -> None:
         """Open a window."""
         self.worst = self.radial = None
-        self.pushes, self.noises, self.turns = [], [], []
+        self.pushes, self.gradients, self.noises, self.turns = [], [], [], []
 
 
 @dataclass
@@ -93,6 +97,14 @@ class _Step:
     expected: Tensor | None
 
 
+@dataclass
+class _Noise:
+    """Moments of Σ₁, and what share of it the gradient of a batch has: 1/n for a mean."""
+
+    moments: Moments
+    share: float
+
+
 class Charges:
     """A stream instrument for the charges of the given symmetries.
 
@@ -101,6 +113,7 @@ class Charges:
     scale:      how autograd's gradient becomes that of one sample.
     seed:       of the sampling of rows; the run's random state is never touched.
     tolerance:  largest violation of a symmetry that is still followed.
+    ranks:      the processes that share the batches out; the first one's reading is of them all.
 
     The optimiser is plain SGD or heavy-ball SGD for the account to be exact; with momentum a
     window needs two consecutive batches. A BatchNorm in training mode makes samples depend on
@@ -119,17 +132,21 @@ class Charges:
         seed: int = 0,
         batch_dim: int = 0,
         tolerance: float = 1e-3,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.model, self.scale = model, scale
+        self.model, self.scale, self.ranks = model, scale, ranks
         forms = charge_forms(model, symmetries, tolerance=tolerance)
         self.accounts = [Account(form) for form in forms]
         moved = {name for form in forms for name in form.parameters}
         self.parameters = {n: p for n, p in model.named_parameters() if n in moved}
         wanted = [(a, f.family.size) for f in forms for a in f.actions]
-        self.samples = SampleGradients(model, wanted, scale, seed=seed, batch_dim=batch_dim)
+        self.samples = SampleGradients(
+            model, wanted, scale, seed=seed, batch_dim=batch_dim, ranks=ranks
+        )
+        self._batches: list[Batch] = []  # of the window, those watched
         self._old: dict[str, Tensor] = {}  # θ before the step, where the step itself is measured
         self._versions: dict[str, int] = {}  # of the tensors when the last step had been settled
-        self._n = self._seen = 0
+        self._seen = self._taken = 0
         self._watching = False
         self._told: set[tuple[str, str]] = set()
 
@@ -161,16 +178,15 @@ class Charges:
         squares, gradients = Squares(theta), Squares(grads, exact=False)
         self._seen += 1
         if self._watching:
-            self._n, shrunk, bad = self.samples.close(grads)
-        coupled = batch_statistics(self.model)
-        totals = iter(self.samples.wanted)
+            self._batches.append(self.samples.close(grads))
         self._old = {}
         for account in self.accounts:
             form = account.form
-            seen = [next(totals).total for _ in form.actions]
             account.now = None
             account.problem = self._impossible(form, rates, grads)
             if account.problem:
+                if self._watching:
+                    account.gradients.append(None)
                 continue
             mine = [rates[self.parameters[a.parameter]] for a in form.actions]
             moments = account.latest if same and account.latest else form.moments(squares)
@@ -185,14 +201,11 @@ class Charges:
                 self._old |= {n: theta[n].clone() for n in form.parameters if n not in self._old}
             if _scale_free(form) and account.radial is None:
                 account.radial = _radial(form, now, theta, grads)
-            if not self._watching:
-                continue
-            account.unexplained = _unexplained(form, bad, self._n, shrunk, coupled)
-            if not account.unexplained:
-                mean = shrunk**2 if self.scale.mean else float(self._n) ** 2
-                account.noises.append(_covariance(seen, now.gradient, self._n, mean))
+            if self._watching:
+                account.gradients.append(now.gradient)
         if self._watching:
             self.samples.begin()
+        self._taken += 1
 
     @torch.no_grad()
     def after(self, step: int) -> None:
@@ -232,16 +245,60 @@ class Charges:
 
         What cannot be measured is told once.
         """
-        reading, self._seen = Reading(), 0
+        reading, lost = Reading(), self._merge()
+        if lost:
+            told = f"{lost} of {self.ranks.size} processes could not take a batch in: "
+            reading.problems.append(("", told + "the window of the charges is given up"))
+        elif self.ranks.first:
+            self._explain()
+            self._read(step, reading)
+        for account in self.accounts:
+            account.begin()
+        self._batches, self._seen, self._taken = [], 0, 0
+        return reading
+
+    def _read(self, step: int, reading: Reading) -> None:
         for account in self.accounts:
             for problem in (account.problem, account.unexplained):
                 if problem and (account.form.name, problem) not in self._told:
                     reading.problems.append((account.form.name, problem))
                     self._told.add(reading.problems[-1])
             if account.now is not None:
-                _read(account, step, self._n, reading)
-            account.begin()
-        return reading
+                _read(account, step, reading)
+
+    def _merge(self) -> int:
+        """Add up what the samples of all processes have shown, in one all-reduce; how many of the
+        processes could not take a batch in."""
+        if self.ranks.size == 1:
+            return 0
+        failed = torch.tensor([float(self._seen != self._taken)])
+        slots = math.ceil(self.batches / EVERY)
+        unused = [self.samples.nothing()] * (slots - len(self._batches))
+        lost, *sums = added(
+            [failed, *(x for b in [*self._batches, *unused] for x in b.sums)], self.ranks
+        )
+        for batch in self._batches:
+            mine, sums = sums[: len(batch.sums)], sums[len(batch.sums) :]
+            *batch.totals, batch.counts, batch.shown = mine
+        return int(lost)
+
+    def _explain(self) -> None:
+        """The noise of every batch watched, account by account."""
+        coupled = batch_statistics(self.model)
+        for i, batch in enumerate(self._batches):
+            n, shrunk, bad = self.samples.judge(batch)
+            # What makes the gradient the optimiser gets that of a mean over the samples.
+            whole = shrunk if self.scale.mean else shrunk * n / self.ranks.size
+            totals = iter(batch.totals)
+            for account in self.accounts:
+                seen = [next(totals) for _ in account.form.actions]
+                gradient = account.gradients[i]
+                if gradient is None:
+                    continue
+                account.unexplained = _unexplained(account.form, bad, n, shrunk, coupled)
+                if not account.unexplained:
+                    found = _covariance(seen, gradient, n, whole**2)
+                    account.noises.append(_Noise(found, whole**2 / n))
 
     def _impossible(self, form: ChargeForm, rates: Mapping, grads: Mapping) -> str:
         """Why there is no account of this step, "" if there is one."""
@@ -284,7 +341,7 @@ def _heavy_ball(now: _Step, mixed: Tensor, kinetic: Tensor) -> tuple[Tensor, Ten
 def _covariance(seen: list, gradient: Moments, n: int, mean: float) -> Moments:
     """Moments of Σ₁: (mean_s g_s g_sᵀ − g_B g_Bᵀ)·n/(n−1); mean: what makes g² that of the mean."""
     pairs = zip(seen, gradient, strict=True)
-    return [(total / n - g / mean) * (n / (n - 1)) for total, g in pairs]
+    return [(total.to(g) / n - g / mean) * (n / (n - 1)) for total, g in pairs]
 
 
 def _averaged(noises: Sequence[Moments]) -> Moments:
@@ -328,7 +385,7 @@ def _unexplained(
 # The reading ---------------------------------------------------------------------------------
 
 
-def _read(account: Account, step: int, n: int, reading: Reading) -> None:
+def _read(account: Account, step: int, reading: Reading) -> None:
     form, now = account.form, account.now
     assert now is not None
     assert account.first is not None
@@ -364,21 +421,22 @@ def _read(account: Account, step: int, n: int, reading: Reading) -> None:
     if account.radial is not None:
         row("radial_gradient", float(account.radial.nan_to_num(0.0).max()))
     if account.noises:
-        _read_noise(account, step, now, n, size, along, row, keep)
+        _read_noise(account, step, now, size, along, row, keep)
 
 
 Row = Callable[..., None]
 
 
 def _read_noise(
-    account: Account, step: int, now: _Step, n: int, size: float, along: Tensor, row: Row, keep: Row
+    account: Account, step: int, now: _Step, size: float, along: Tensor, row: Row, keep: Row
 ) -> None:
     form, rate = account.form, now.rates[0]
-    account.past.append((step, _averaged(account.noises)))
+    account.past.append((step, _averaged([n.moments for n in account.noises])))
     # A window holds few samples, and where their noise balances is a ratio of what they show.
     noise = _averaged([m for at, m in account.past if 2 * at >= step])
-    traces = torch.stack([form.values(batch) for batch in account.noises])
-    row("charge_noise", *_mean(rate.lr**2 / n * (traces @ along)))
+    traces = torch.stack([form.values(n.moments) for n in account.noises])
+    shares = traces.new_tensor([n.share for n in account.noises])
+    row("charge_noise", *_mean(rate.lr**2 * shares * (traces @ along)))
     keep("charge_noises", traces.mean(0))
     if _full(form):
         into, out = _sides(form, noise)
@@ -386,7 +444,8 @@ def _read_noise(
         row("balance_gap", float((into - out).norm()) / largest)
     if rate.momentum or len({(r.lr, r.weight_decay) for r in now.rates}) > 1:
         return
-    settings = {"eta": rate.lr, "batch": n, "weight_decay": rate.weight_decay}
+    batch = 1 / float(shares.mean())
+    settings = {"eta": rate.lr, "batch": batch, "weight_decay": rate.weight_decay}
     found = rest(form, now.moments, noise, settings)
     if found is None:
         return

@@ -16,6 +16,9 @@ sum: the reduction divides whatever the loss did.)
                         the window at the same step; where one failed, all give the window up
     a reading           one all-reduce of every sum; where W lies in shards it is gathered, layer
                         by layer; the first process computes and writes
+    gradient noise      sums over samples, added up at its readings (`added`); Hebb's matrices at
+                        the one batch in 16 that shows them
+    charges             the account needs θ and g, the same in all; the noise sums over samples
     any other step      no communication
 
 Where one process alone has to decide (the clock, the counted cost of what it computes) it says at
@@ -275,6 +278,22 @@ def gather(steady: Steadiness, W: Any) -> None:
         return DTensor.from_local(local, W.device_mesh, summed, run_check=False).full_tensor()
 
     steady.gather(image=joined if _by_rows(W) else total, joined=joined, total=total)
+
+
+# -- sums ------------------------------------------------------------------------------------------
+
+
+def added(parts: Sequence[Tensor], ranks: Ranks) -> list[Tensor]:
+    """Each tensor summed over the processes: one all-reduce, in float64.
+
+    Every process gives as many tensors, of the same shapes.
+    """
+    if ranks.size == 1:
+        return list(parts)
+    flat = torch.cat([p.reshape(-1).to(ranks.device, torch.float64) for p in parts])
+    dist.all_reduce(flat, group=ranks.group)
+    pieces = flat.split([p.numel() for p in parts])
+    return [piece.view(p.shape) for piece, p in zip(pieces, parts, strict=True)]
 
 
 # -- moments ---------------------------------------------------------------------------------------

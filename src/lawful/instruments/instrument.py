@@ -20,6 +20,7 @@ from torch import nn
 
 from ..record import Measurement
 from .probe import Probe
+from .tap import Scale
 
 
 @dataclass
@@ -82,10 +83,12 @@ class StreamInstrument(Protocol):
 
     quantities: the names it can record.
     batches:    how many batches of a window it wants to see.
+    scale:      its own; what it says of the loss is read anew at every gradient.
     """
 
     quantities: frozenset[str]
     batches: int
+    scale: Scale
 
     def place(self) -> None:
         """Hooks on: the coming batch is measured."""

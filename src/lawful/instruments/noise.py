@@ -9,7 +9,9 @@
 One ordinary backward pass gives all of it: ‖g_s‖² follows from the layer's inputs and output
 gradients (`estimators.per_sample`), g_B is on the parameter, and two batch sizes, one sample and
 the batch, tell signal from noise without bias (`estimators.gradient_noise`). Where gradients are
-accumulated, the micro-batches are a third size, free, and see every parameter.
+accumulated, or averaged over processes, the micro-batches are a third size, free, and see every
+parameter. Several processes are as many micro-batches: their sums over samples are added up at a
+reading, and g_B is the mean over all of them already.
 
 Numbers are means over the batches of a window, or ratios of such means, with jackknife errors
 over batches. Numbers of a layer are those of its W; numbers of the whole run ("") add the biases.
@@ -37,9 +39,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..estimators.gradient_noise import mean, ratio, two_batch_sizes
 from ..record import Measurement
 from .chains import rescalable
+from .distributed import ALONE, Ranks, added
 from .instrument import Rates, Reading
 from .maps import LinearMap
-from .micro_batches import MicroBatches, inverse_size
+from .micro_batches import MicroBatches, inverse_size, sums_of
 from .readings import Label
 from .sample_sums import SampleSums, widened
 from .tap import Hooks, Scale, Tap
@@ -47,7 +50,9 @@ from .tap import Hooks, Scale, Tap
 BATCHES = 32
 EVERY = 16  # one batch in so many gives what costs more: Hebb, the increment, neurons
 MISMATCH = 1e-2  # of Σ_s |projection|: above what half precision rounds off
-ALONE = "batches of one sample: one batch size tells no noise from signal; accumulate or enlarge"
+ONE_SAMPLE = (
+    "batches of one sample: one batch size tells no noise from signal; accumulate or enlarge"
+)
 Array = NDArray[np.float64]
 
 
@@ -57,6 +62,7 @@ class GradientNoise:
     model, maps: the model and its maps from `survey`.  scale: what turns an autograd gradient
     into that of one sample.  seed: of the private random projections.
     batches:     batches of a window.  batch_dim: which dimension of the inputs counts samples.
+    ranks:       the processes that share the batches out; the first one's reading is of them all.
     """
 
     quantities = frozenset({
@@ -70,27 +76,28 @@ class GradientNoise:
 
     def __init__(
         self, model: nn.Module, maps: list[LinearMap], scale: Scale, *,
-        seed: int, batches: int = BATCHES, batch_dim: int = 0,
+        seed: int, batches: int = BATCHES, batch_dim: int = 0, ranks: Ranks = ALONE,
     ) -> None:  # fmt: skip
         uses = Counter(p for m in model.modules() for p in m._parameters.values())
-        self.model, self.scale, self.batches = model, scale, batches
+        self.model, self.scale, self.batches, self.ranks = model, scale, batches, ranks
         alone = [m for m in maps if m.parameter is not None and uses[m.parameter] == 1]
         alone = [m for m in alone if m.kind != "embedding" and m.parameter.requires_grad]  # type: ignore[union-attr]
-        self.layers = [_Layer(m, scale, seed + 2 * i, batch_dim) for i, m in enumerate(alone)]
+        self.layers = [
+            _Layer(m, scale, seed + 2 * i, batch_dim, ranks) for i, m in enumerate(alone)
+        ]
         self.hooks = Hooks(model, [layer.tap for layer in self.layers], scale, batch_dim)
         self.pairs = [_Pair(self.layers[i], self.layers[j]) for i, j in rescalable(model, alone)]
-        self.micro = MicroBatches(model, scale) if scale.accumulation > 1 else None
+        self.micro = MicroBatches(model, scale, ranks)
         self._told: set[str] = set()
         self._begin()
 
     def _begin(self) -> None:
-        self._seen = 0
+        self._seen = self._taken = 0
         for layer in self.layers:
             layer.steps.clear()
         for pair in self.pairs:
             pair.clear()
-        if self.micro:
-            self.micro.steps.clear()
+        self.micro.steps.clear()
 
     # -- collecting ------------------------------------------------------------------------------
 
@@ -100,27 +107,28 @@ class GradientNoise:
             layer.tap.active = True
             layer.samples.begin(hebbian=self._seen % EVERY == 0)
         self.hooks.place()
-        if self.micro:
-            self.micro.place()
+        self.micro.place()
 
     def lift(self) -> None:
         """Hooks off."""
         for layer in self.layers:
             layer.tap.active = False
         self.hooks.lift()
-        if self.micro:
-            self.micro.lift()
+        self.micro.lift()
 
     @torch.no_grad()
     def before(self, step: int, rates: Mapping[nn.Parameter, Rates], divisor: float = 1.0) -> None:
         """Take in the gradients of a batch; W is kept until `after` where its step is measured."""
+        at, self._seen = self._seen, self._seen + 1
+        fully = at % EVERY == 0
+        if fully:
+            self._add_hebbian()
         for layer in self.layers:
-            layer.before(rates, divisor, fully=self._seen % EVERY == 0)
+            layer.before(at, rates, divisor, fully=fully)
         for pair in self.pairs:
-            pair.before(rates, fully=self._seen % EVERY == 0)
-        if self.micro:
-            self.micro.before(divisor, next((m.samples.sizes for m in self.layers), []))
-        self._seen += 1
+            pair.before(rates, fully=fully)
+        self.micro.before(divisor, next((m.samples.sizes for m in self.layers), []))
+        self._taken += 1
         self.scale.passes += 1
 
     @torch.no_grad()
@@ -130,56 +138,91 @@ class GradientNoise:
             layer.after()
             layer.samples.begin(hebbian=self._seen % EVERY == 0)
 
+    # -- several processes -----------------------------------------------------------------------
+
+    def _add_hebbian(self) -> None:
+        """Hebb's update over the samples of all processes: its norm is no sum of theirs."""
+        if self.ranks.size == 1:
+            return
+        for layer in self.layers:
+            [M] = added([layer.hebbian()], self.ranks)
+            layer.samples.hebbian = M.to(widened(layer.map.weight()))
+
+    def _merge(self) -> int:
+        """Add up the sums of all processes; how many of them could not take a batch in."""
+        if self.ranks.size == 1:
+            return 0
+        failed = torch.tensor([float(self._seen != self._taken)])
+        troubles = torch.tensor([float(bool(layer.tap.problem)) for layer in self.layers])
+        tables = [layer.sums(self.batches) for layer in self.layers]
+        lost, missing, micro, *tables = added(
+            [failed, troubles, self.micro.sums(self.batches), *tables], self.ranks
+        )
+        self.micro.take(micro)
+        for layer, table, count in zip(self.layers, tables, missing.tolist(), strict=True):
+            layer.take(table)
+            if count and not layer.tap.problem:
+                layer.tap.problem = f"could not be observed in {int(count)} of the processes"
+        return int(lost)
+
     # -- reading ---------------------------------------------------------------------------------
 
     def read(self, step: int) -> Reading:
         """The window's numbers at `step`; the next batch opens a new window."""
-        reading = Reading()
+        reading, lost = Reading(), self._merge()
+        if lost:
+            told = f"{lost} of {self.ranks.size} processes could not take a batch in: "
+            reading.problems.append(("", told + "the window of the gradient noise is given up"))
+        elif self.ranks.first:
+            self._read(step, reading)
+        self._begin()
+        return reading
+
+    def _read(self, step: int, reading: Reading) -> None:
         coupled = any(isinstance(m, _BatchNorm) and m.training for m in self.model.modules())
         if coupled:
             reading.problems.append(("", "BatchNorm couples samples: no per-sample gradients"))
-        whole: list[tuple[_Layer, Array]] = []
+        whole: list[tuple[_Layer, _Table]] = []
         for layer in self.layers:
-            label = Label(step, layer.map.name, len(layer.steps))
             table, problem = layer.table()
             if problem:
                 reading.problems.append((layer.map.name, problem))
             elif table is not None:
+                label = Label(step, layer.map.name, len(table))
                 reading.rows += layer.readings(label, table)
                 rows = [s.rows for s in layer.steps if s.rows is not None]
                 if rows:
                     power = torch.stack(rows).double().mean(0).cpu().numpy()
                     reading.arrays[layer.map.name, "neuron_gradient_power"] = power
-                doubt = layer.doubt(table)
+                doubt = table.doubt()
                 if doubt:
                     reading.problems.append((layer.map.name, doubt))
                 elif not coupled:
-                    reading.rows += layer.noise(label, table)
+                    reading.rows += table.noise(label)
                     whole.append((layer, table))
         for pair in self.pairs:
             pair.read(step, reading)
         reading.rows += self._whole(step, whole)
-        if whole and all((table[:, _INVERSE] == 1).all() for _, table in whole):
-            reading.problems += self._once([("", ALONE)])
+        if whole and all((table.inverse == 1).all() for _, table in whole):
+            reading.problems += self._once([("", ONE_SAMPLE)])
         reading.problems += self._once(self._uncovered([layer for layer, _ in whole]))
-        self._begin()
-        return reading
 
-    def _whole(self, step: int, layers: list[tuple[_Layer, Array]]) -> list[Measurement]:
+    def _whole(self, step: int, layers: list[tuple[_Layer, _Table]]) -> list[Measurement]:
         """Of all covered parameters together, over the batches in which every layer took part."""
         layers = [(m, t) for m, t in layers if len(t) == self._seen]
         label = Label(step, "", self._seen)
         inside = {p for m, _ in layers for p in m.parameters()}
-        out = self.micro.readings(label, inside) if self.micro and self.micro.steps else []
+        out = self.micro.readings(label, inside)
         if not layers:
             return out
-        seen = np.all([m.whole() for m, _ in layers], axis=0)
-        S, P, power = (
-            np.sum([t[seen, i] + t[seen, i + 1] for _, t in layers], axis=0) for i in (0, 2, 4)
-        )
-        inverse = layers[0][1][seen, _INVERSE]
+        seen = np.all([t.whole for _, t in layers], axis=0)
+        inverse = layers[0][1].inverse[seen]
         if not len(inverse):
             return out
+        tables = [t for _, t in layers]
+        S = np.sum([t.samples + t.samples_b for t in tables], axis=0)[seen]
+        P = np.sum([t.batch + t.batch_b for t in tables], axis=0)[seen]
+        power = np.sum([t.power + t.power_b for t in tables], axis=0)[seen]
         covered = sum(m.covered for m, _ in layers)
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         return [
@@ -213,34 +256,97 @@ class GradientNoise:
 class _Step:
     """One batch of one layer, its numbers on the layer's device.
 
-    values: (11,) the columns below.          sizes: samples of each micro-batch.
-    whole:  every sample was seen.            rows: (d_b,) ‖row of g_B‖².
-    moved:  ‖W′ − W‖².                        hebbian: (3,) products of −g_B, W, M with M.
+    at:       its place in the window.         rates:   how the optimiser moves W.
+    samples:  (8,) sums over samples, those of `_Table` before they are divided: ‖g_s‖² of W and
+              of b, uᵀg_sv and its modulus; then `sums_of` the micro-batches, and whether some
+              were missed. Additive over processes.
+    gradient: (5,) from the parameter, in the first process: ‖g‖² of W and of b, ⟨g, W⟩, ‖W‖², uᵀgv.
+    rows:     (d_b,) ‖row of g_B‖².            moved:   ‖W′ − W‖².
+    hebbian:  (3,) products of −g_B, W, M with M.
     """
 
-    values: Tensor
-    sizes: list[int]
+    at: int
     rates: Rates
-    whole: bool
+    samples: Tensor
+    gradient: Tensor | None = None
     rows: Tensor | None = None
     moved: Tensor | None = None
     hebbian: Tensor | None = None
 
 
-# Columns of a layer's table: of W and of b, in the normalisation of a mean loss…
-_SAMPLES, _SAMPLES_B, _BATCH, _BATCH_B = range(4)
-# …as the optimiser sees them, products with W, projections of rows and gradient, 1/B.
-_POWER, _POWER_B, _DOT, _WEIGHT, _OF_ROWS, _OF_GRADIENT, _SIZE, _INVERSE = range(4, 12)
+_SUMS = 8
+_POWER, _POWER_B, _WEIGHT = 0, 1, 3  # of `_Step.gradient`
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A window of one layer: (batches,) each.
+
+    samples, samples_b, batch, batch_b: E‖g_s‖² and ‖g_B‖² of W and of b, of a mean loss.
+    power, power_b, dot, weight:        ‖g_B‖², ⟨g, W⟩ and ‖W‖² as the optimiser sees them.
+    of_rows, of_gradient, size: uᵀ(·)v of Σ g_s/n and of the gradient; Σ|uᵀg_sv|/n.
+    inverse: 1/B.                       whole: every sample was seen.
+    """
+
+    samples: Array
+    samples_b: Array
+    batch: Array
+    batch_b: Array
+    power: Array
+    power_b: Array
+    dot: Array
+    weight: Array
+    of_rows: Array
+    of_gradient: Array
+    size: Array
+    inverse: Array
+    whole: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, samples: Array, gradient: Array, scale: Scale, processes: int) -> _Table:
+        """From what the steps of a window have kept, (batches, 8) and (batches, 5)."""
+        norm2, norm2_b, of_rows, size, parts, inverses, count, broken = samples.T
+        power, power_b, dot, weight, of_gradient = gradient.T
+        # A mean is what has a noise scale; processes divide the sum of a summed loss by R.
+        share, of_mean = (parts, 1.0) if scale.mean else (count, processes / count)
+        return cls(
+            samples=norm2 / parts, samples_b=norm2_b / parts,
+            batch=power * of_mean**2, batch_b=power_b * of_mean**2,
+            power=power, power_b=power_b, dot=dot, weight=weight,
+            of_rows=of_rows / share, of_gradient=of_gradient * of_mean, size=size / share,
+            inverse=inverse_size(parts, inverses, count, scale.mean),
+            whole=(broken == 0) & (parts == scale.accumulation * processes),
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.power)
+
+    def doubt(self) -> str:
+        """Why Σ g_s/n is not the gradient on the parameter; empty when it is."""
+        off = np.abs(self.of_rows - self.of_gradient)
+        if (off <= MISMATCH * self.size)[self.whole].all():
+            return ""
+        return (
+            "its gradient is not the mean of its samples' gradients, so no noise scale: gradients "
+            "are clipped, the loss has a penalty, or the weight is used elsewhere"
+        )
+
+    def noise(self, label: Label) -> list[Measurement]:
+        """Signal and noise of W over the batches whose samples were all seen."""
+        seen = self.whole
+        return _signal_and_noise(label, self.samples[seen], self.batch[seen], self.inverse[seen])
 
 
 class _Layer:
     """The batches of a window, as one map saw them."""
 
-    def __init__(self, map: LinearMap, scale: Scale, seed: int, batch_dim: int) -> None:
-        self.map, self.scale = map, scale
+    def __init__(
+        self, map: LinearMap, scale: Scale, seed: int, batch_dim: int, ranks: Ranks
+    ) -> None:
+        self.map, self.scale, self.ranks = map, scale, ranks
         self.tap = Tap(map, scale, seed=seed, batch_dim=batch_dim)
         self.tap.rows_cap = sys.maxsize  # a gradient of one sample needs all of its positions
-        self.samples = SampleSums(map, seed, scale.mean)
+        self.samples = SampleSums(map, seed, scale)
         self.tap.stream = self.samples  # type: ignore[assignment]
         bias = map.module._parameters.get("bias") if map.kind in ("linear", "conv") else None
         self.bias = bias if bias is not None and bias.requires_grad else None
@@ -256,35 +362,41 @@ class _Layer:
         bias = 0 if self.bias is None else self.bias.numel()
         return self.map.d_a * self.map.d_b + bias
 
-    def before(self, rates: Mapping[nn.Parameter, Rates], divisor: float, *, fully: bool) -> None:
-        p = self.map.parameter
+    def hebbian(self) -> Tensor:
+        """Hebb's update over the samples of this process."""
+        M = self.samples.hebbian
+        return torch.zeros(self.map.d_b, self.map.d_a) if M is None else M
+
+    def before(
+        self, at: int, rates: Mapping[nn.Parameter, Rates], divisor: float, *, fully: bool
+    ) -> None:
+        p, s = self.map.parameter, self.samples
         assert p is not None
         self.gradient = self._before = None
-        if p.grad is None or p not in rates or not self.samples.sizes or self.tap.problem:
+        # A layer that only other processes have called has a gradient all the same.
+        called = bool(s.sizes) or self.ranks.size > 1
+        if p.grad is None or p not in rates or self.tap.problem or not called:
+            return
+        b = None if self.bias is None or self.bias.grad is None else self.bias.grad / divisor
+        norm2_b = s.norm2_b * 0 if b is None else s.norm2_b
+        sums = torch.stack([x.double() for x in (s.norm2, norm2_b, s.projection, s.size)])
+        counts = torch.cat([sums_of(s.sizes), torch.tensor([float(s.broken)])]).to(sums)
+        found = _Step(at, rates[p], torch.cat([sums, counts]))
+        self.steps.append(found)
+        if not self.ranks.first:
             return
         G = widened(self.map.gradient(p.grad))
         G, W = G if divisor == 1 else G / divisor, widened(self.map.weight())
-        b = None if self.bias is None or self.bias.grad is None else self.bias.grad / divisor
         g, w = G.reshape(-1), W.reshape(-1)
         power = g.dot(g)
         power_b = power.new_zeros(()) if b is None else b.dot(b)
-        s = self.samples
-        sizes, K = s.sizes, len(s.sizes)
-        per_mean = 1.0 if self.scale.mean else float(sum(sizes))  # a mean is what has a noise scale
-        share = K if self.scale.mean else sum(sizes)
-        values = [
-            s.norm2 / K, s.norm2_b / K if b is not None else s.norm2_b * 0,
-            power / per_mean**2, power_b / per_mean**2, power, power_b, g.dot(w), w.dot(w),
-            s.projection / share, s.v @ (G @ s.u) / per_mean, s.size / share,
-        ]  # fmt: skip
-        whole = not s.broken and self.scale.accumulation == K
+        s.u, s.v = s.u.to(G), s.v.to(G)
+        values = [power, power_b, g.dot(w), w.dot(w), s.v @ (G @ s.u)]
+        found.gradient = torch.stack([v.double() for v in values])
         self.gradient = G
-        found = _Step(torch.stack([v.double() for v in values]), sizes, rates[p], whole)
         if s.hebbian is not None:
-            M = s.hebbian
-            m = M.reshape(-1)
+            m = s.hebbian.reshape(-1)
             found.hebbian = torch.stack([-g.dot(m), w.dot(m), m.dot(m)]).double()
-        self.steps.append(found)
         if fully:
             found.rows = _rows(G)
         if fully and _plain(rates[p]):
@@ -297,49 +409,42 @@ class _Layer:
             self.steps[-1].moved = torch.linalg.vector_norm(step).double().square()
         self._before = None
 
-    def table(self) -> tuple[Array | None, str]:
-        """The window as (batches, 12) numbers, or why there is none."""
+    def sums(self, batches: int) -> Tensor:
+        """(batches, 8) what is added up over the processes."""
+        out = torch.zeros(batches, _SUMS, dtype=torch.float64)
+        for s in self.steps:
+            out[s.at] = s.samples
+        return out
+
+    def take(self, sums: Tensor) -> None:
+        """Put what all processes have seen in place of what this one has."""
+        for s in self.steps:
+            s.samples = sums[s.at].to(s.samples)
+        self.steps = [s for s in self.steps if s.samples[4] > 0]
+
+    def table(self) -> tuple[_Table | None, str]:
+        """The window as numbers, or why there is none."""
         if self.tap.problem:
             return None, self.tap.problem
         if not self.steps:
             return None, ""
-        values = torch.stack([s.values for s in self.steps]).cpu().numpy()
-        inverse = np.array([inverse_size(s.sizes, self.scale.mean) for s in self.steps])
-        table = np.concatenate([values, inverse[:, None]], axis=1)
-        if not np.isfinite(table).all():
+        kept = [torch.cat([s.samples, s.gradient]) for s in self.steps if s.gradient is not None]
+        values = torch.stack(kept).cpu().numpy()
+        if not np.isfinite(values).all():
             return None, "its weights, activations or gradients are not finite"
-        return table, ""
+        samples, gradient = values[:, :_SUMS], values[:, _SUMS:]
+        return _Table.of(samples, gradient, self.scale, self.ranks.size), ""
 
-    def doubt(self, table: Array) -> str:
-        """Why Σ g_s/n is not the gradient on the parameter; empty when it is."""
-        table = table[self.whole()]
-        off = np.abs(table[:, _OF_ROWS] - table[:, _OF_GRADIENT])
-        if (off <= MISMATCH * table[:, _SIZE]).all():
-            return ""
-        return (
-            "its gradient is not the mean of its samples' gradients, so no noise scale: gradients "
-            "are clipped, the loss has a penalty, or the weight is used elsewhere"
-        )
-
-    def whole(self) -> Array:
-        """(batches,) whether every sample was seen."""
-        return np.array([s.whole for s in self.steps], dtype=bool)
-
-    def noise(self, label: Label, table: Array) -> list[Measurement]:
-        """Signal and noise of W over the batches whose samples were all seen."""
-        table = table[self.whole()]
-        return _signal_and_noise(label, table[:, _SAMPLES], table[:, _BATCH], table[:, _INVERSE])
-
-    def readings(self, label: Label, table: Array) -> list[Measurement]:
+    def readings(self, label: Label, table: _Table) -> list[Measurement]:
         """What needs no per-sample gradient: power, Hebbian cosine, virial."""
-        out = [label.value("gradient_power", *mean(table[:, _POWER]))]
+        out = [label.value("gradient_power", *mean(table.power))]
         kept = [(s.hebbian, i) for i, s in enumerate(self.steps) if s.hebbian is not None]
         if kept:
             cross, with_w, m2 = torch.stack([h for h, _ in kept]).cpu().numpy().T
             at = [i for _, i in kept]
             with np.errstate(divide="ignore", invalid="ignore"):
-                cosines = cross / np.sqrt(table[at, _POWER] * m2)
-                ceilings = with_w / np.sqrt(table[at, _WEIGHT] * m2)
+                cosines = cross / np.sqrt(table.power[at] * m2)
+                ceilings = with_w / np.sqrt(table.weight[at] * m2)
             few = Label(label.step, label.layer, len(kept))
             out.append(few.value("hebbian_cosine", *mean(cosines)))
             out.append(few.value("hebbian_ceiling", *mean(ceilings)))
@@ -347,10 +452,10 @@ class _Layer:
         moved = [s.moved / s.rates.lr**2 for s in self.steps if s.moved is not None]
         if moved:
             steps2 = torch.stack(moved).cpu().numpy()
-            decay = mean(rates.weight_decay * table[:, _WEIGHT])
+            decay = mean(rates.weight_decay * table.weight)
             step = mean(rates.lr / 2 * steps2)
             out += [
-                label.value("virial", *mean(-table[:, _DOT])),
+                label.value("virial", *mean(-table.dot)),
                 label.value("virial_decay", *decay),
                 label.value("virial_step", *step),
                 label.value("virial_predicted", decay[0] - step[0], math.hypot(decay[1], step[1])),
@@ -412,7 +517,9 @@ class _Pair:
         self.rates = self.first.steps[-1].rates
         bias = self.first.bias
         b2 = 0.0 if bias is None else bias.detach().double().square().sum()
-        one, two = self.first.steps[-1].values, self.second.steps[-1].values
+        one, two = self.first.steps[-1].gradient, self.second.steps[-1].gradient
+        assert one is not None
+        assert two is not None
         into, weight = one[_POWER] + one[_POWER_B], one[_WEIGHT] + b2
         self.steps.append(torch.stack([into, two[_POWER], weight, two[_WEIGHT]]))
         if fully:

@@ -23,6 +23,7 @@ from ..symmetry import Symmetry
 from .charges import Charges
 from .critical_decay import CriticalDecay
 from .curvature import Curvature
+from .distributed import ALONE, Ranks
 from .identities import Identities
 from .instrument import ProbeInstrument, Rates, Reading, StreamInstrument
 from .maps import LinearMap
@@ -49,14 +50,15 @@ def asks_for_probe(wanted: set[str]) -> bool:
 
 def on_stream(
     wanted: set[str], model: nn.Module, maps: list[LinearMap], scale: Callable[[], Scale],
-    symmetries: Sequence[Symmetry], *, seed: int, batch_dim: int,
+    symmetries: Sequence[Symmetry], *, seed: int, batch_dim: int, ranks: Ranks = ALONE,
 ) -> list[StreamInstrument]:  # fmt: skip
     """The stream instruments for the quantities wanted, each with a `Scale` of its own."""
     found: list[StreamInstrument] = []
+    where = {"seed": seed, "batch_dim": batch_dim, "ranks": ranks}
     if wanted & GradientNoise.quantities:
-        found.append(GradientNoise(model, maps, scale(), seed=seed, batch_dim=batch_dim))
+        found.append(GradientNoise(model, maps, scale(), **where))  # type: ignore[arg-type]
     if wanted & Charges.quantities and symmetries:
-        found.append(Charges(model, symmetries, scale(), seed=seed, batch_dim=batch_dim))
+        found.append(Charges(model, symmetries, scale(), **where))  # type: ignore[arg-type]
     return found
 
 
@@ -107,15 +109,17 @@ class Watch:
     def after(self, step: int) -> Iterator[Reading]:
         """`step` updates are done; gives the window's reading when it is complete."""
         if self.looking:
-            self.instrument.after(step - 1)
             self._spent += COST
             self.left -= 1
-            if not self.left:
-                yield self.instrument.read(step)
+            try:
+                self.instrument.after(step - 1)
+            finally:  # of several processes all come to the reading, or those that do would wait
+                last = [] if self.left else [self.instrument.read(step)]
+            yield from last
 
-    def close(self, step: int) -> Iterator[Reading]:
-        """What an unfinished window holds."""
+    def close(self, step: int, *, merging: bool = True) -> Iterator[Reading]:
+        """What an unfinished window holds; merging: the other processes come here too."""
         self.instrument.lift()
-        if 0 < self.left < self.instrument.batches:
+        if merging and 0 < self.left < self.instrument.batches:
             yield self.instrument.read(step)
         self.left = 0

@@ -9,7 +9,8 @@ and the same with h and g exchanged for the other side; K g is formed once a lay
 h (hᵀ g) where that is cheaper. Biases need Σ_t g_t; gains of a normalisation Σ_t g_t ⊙ x̂_t.
 
 Of a layer whose products would cost more than a share of its training, a random part of the
-samples is taken: the mean over samples stays unbiased.
+samples is taken: the mean over samples stays unbiased. Everything kept of a batch is a sum over
+its samples, and several processes add theirs up (`Batch`).
 
 The rows must add up to the gradient that the optimiser gets. They are compared along one random
 direction u, v of each weight,  uᵀ(∂L/∂W)v  against  Σ (g·u)(h·v)/n:  one common factor is
@@ -27,7 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from ..symmetry import Mixing, Scaling
-from .charge_form import scattered
+from .charge_form import moment_shape, scattered
+from .distributed import ALONE, Ranks
 from .maps import LinearMap, input_rows, linear_maps, output_rows, positions, unbatched
 from .tap import Hooks, Scale, Tap
 
@@ -43,8 +45,14 @@ class Wanted:
 
     action: Scaling | Mixing
     size: int
-    total: Tensor | float = 0.0
+    total: Tensor = field(init=False)
     columns: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        self.total = torch.zeros(moment_shape(self.action, self.size), dtype=torch.float64)
 
     def take_vectors(self, v: Tensor, at: Tensor, weight: float) -> None:
         """v (n, d): per-sample gradients of a bias or gain; at (d,): their indices."""
@@ -65,7 +73,7 @@ class Wanted:
             k = self.columns.shape[1]
             left, right = (t[:, self.columns].reshape(-1, k) for t in (x, Kx))
             found = (left.T @ right).double()
-        self.total = self.total + weight * found
+        self.total = self.total.to(found) + weight * found
 
 
 @dataclass
@@ -142,9 +150,11 @@ class MapSource(Source):
         chosen = torch.randperm(n, generator=self._generator)[:few].to(h.device)
         return h[chosen], g[chosen], weight * n / few
 
-    def applied(self, gradient: Tensor) -> Tensor:
-        """uᵀ(∂L/∂W)v of the gradient that the optimiser gets."""
-        G = self.map.gradient(gradient)
+    def applied(self, gradients: Mapping[str, Tensor]) -> Tensor:
+        """uᵀ(∂L/∂W)v of the gradient that the optimiser gets, NaN where there is none."""
+        if self.weight is None or self.weight not in gradients:
+            return torch.tensor(math.nan, dtype=torch.float64)
+        G = self.map.gradient(gradients[self.weight])
         return (self.u.to(G) @ (G @ self.v.to(G))).double()
 
 
@@ -227,6 +237,28 @@ class NormSource(Source):
 _Table = dict[str, list[Wanted]]
 
 
+@dataclass
+class Batch:
+    """What the samples of one batch have shown.
+
+    totals:  of every wanted action.
+    counts:  (sources, 3) samples, their square, whether there was trouble.
+    shown:   (sources, 2) Σ uᵀG_sv and its scatter Σ (uᵀG_sv)².
+    applied: (maps,) uᵀ(∂L/∂W)v of the gradient on the parameter; NaN where there is none.
+
+    All but the last, which every process has, add up over the processes.
+    """
+
+    totals: list[Tensor]
+    counts: Tensor
+    shown: Tensor
+    applied: Tensor
+
+    @property
+    def sums(self) -> list[Tensor]:
+        return [*self.totals, self.counts, self.shown]
+
+
 class SampleGradients:
     """Watches one batch at a time for the moments of per-sample gradients.
 
@@ -241,8 +273,9 @@ class SampleGradients:
         *,
         seed: int = 0,
         batch_dim: int = 0,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.scale, self.batch_dim = scale, batch_dim
+        self.scale, self.batch_dim, self.ranks = scale, batch_dim, ranks
         self.wanted = [Wanted(a, size) for a, size in wanted]
         table: _Table = {"": []}
         for w in self.wanted:
@@ -256,7 +289,8 @@ class SampleGradients:
         self.norms: list[NormSource] = []
         for name, module in model.named_modules():
             self._find(name, module, names, table, seed)
-        found = {p for s in (*self.maps, *self.norms) for p in s.parameters}
+        self.sources: list[Source] = [*self.maps, *self.norms]
+        found = {p for s in self.sources for p in s.parameters}
         for parameter in table.keys() - found - {""}:
             self.problems[parameter] = "no linear map or known normalisation uses it"
         for parameter in found & {n for n, k in uses.items() if k > 1}:
@@ -305,44 +339,72 @@ class SampleGradients:
 
     def begin(self) -> None:
         """Forget the samples seen so far."""
-        for w in self.wanted:
-            w.total = 0.0
-        for source in (*self.maps, *self.norms):
+        for wanted in self.wanted:
+            wanted.begin()
+        for source in self.sources:
             source.begin()
 
-    def close(self, gradients: Mapping[str, Tensor]) -> tuple[int, float, dict[str, str]]:
-        """(n, c, problems) of the step: samples; the factor by which clipping has changed the
-        gradient; and the parameters whose moments are not to be used."""
+    def close(self, gradients: Mapping[str, Tensor]) -> Batch:
+        """What this process has seen of the step."""
         self.scale.passes += 1  # also for those who call parts of the model, never the whole
-        bad = dict(self.problems)
-        counts = [s.samples for s in (*self.maps, *self.norms) if s.samples]
-        n = max(counts, default=0)
         for tap in self.taps:
             tap.source.problem = tap.source.problem or tap.problem
-        for s in (*self.maps, *self.norms):
-            if s.problem or s.samples != n:
-                bad |= dict.fromkeys(
-                    s.parameters, s.problem or "not every sample passed through it"
-                )
-        return n, self._shrunk(gradients, n, bad), bad
+        counts = [[s.samples, s.samples**2, float(bool(s.problem))] for s in self.sources]
+        zero = torch.zeros((), dtype=torch.float64)
+        shown = [(s.seen, s.scatter) for s in self.maps] + [(zero, zero)] * len(self.norms)
+        return Batch(
+            [w.total for w in self.wanted],
+            torch.tensor(counts, dtype=torch.float64).reshape(-1, 3),
+            together([x for pair in shown for x in pair]).view(-1, 2),
+            together([s.applied(gradients) for s in self.maps]),
+        )
 
-    def _shrunk(self, gradients: Mapping[str, Tensor], n: int, bad: dict[str, str]) -> float:
+    def nothing(self) -> Batch:
+        """A batch without samples."""
+        totals = [torch.zeros_like(w.total) for w in self.wanted]
+        sources, maps = len(self.sources), len(self.maps)
+        return Batch(totals, torch.zeros(sources, 3), torch.zeros(sources, 2), torch.zeros(maps))
+
+    def judge(self, batch: Batch) -> tuple[int, float, dict[str, str]]:
+        """(n, c, problems) of a batch of all processes: samples; the factor by which clipping has
+        changed the gradient; and the parameters whose moments are not to be used."""
+        bad = dict(self.problems)
+        n = int(batch.counts[:, 0].max()) if self.sources else 0
+        for s, row in zip(self.sources, batch.counts.tolist(), strict=True):
+            if problem := s.problem or self._trouble(row, n):
+                bad |= dict.fromkeys(s.parameters, problem)
+        return n, self._shrunk(batch, n, bad), bad
+
+    def _trouble(self, row: list[float], n: int) -> str:
+        """What is wrong with a source in another process, or in all of them together."""
+        samples, squares, troubles = row
+        R = self.ranks.size
+        if troubles:
+            return f"could not be observed in {int(troubles)} of {R} processes"
+        if samples != n:
+            return "not every sample passed through it"
+        if R > 1 and squares * R != n**2 and self.scale.mean:
+            return "the processes' shares of the batch differ: the gradient is no mean over samples"
+        return ""
+
+    def _shrunk(self, batch: Batch, n: int, bad: dict[str, str]) -> float:
         """c of applied = c · seen, least squares over the maps; those that disagree are bad."""
-        judged = [s for s in self.maps if s.weight in gradients and s.weight not in bad]
+        finite = batch.applied.isfinite().tolist()
+        judged = [i for i, s in enumerate(self.maps) if finite[i] and s.weight not in bad]
         if not judged or not n:
             return math.nan
-        per = n if self.scale.mean else 1
-        applied = torch.stack([s.applied(gradients[s.weight or ""]) for s in judged])
-        seen = torch.stack([s.seen for s in judged]) / per
-        scatter = torch.stack([s.scatter for s in judged]).sqrt() / per
+        # Several processes keep the mean of their gradients, also where the loss is a sum.
+        per = n if self.scale.mean else self.ranks.size
+        applied, shown = batch.applied[judged], batch.shown.to(batch.applied)[judged] / per
+        seen, scatter = shown[:, 0], shown[:, 1].sqrt() / per**0.5
         c = (applied @ seen) / (seen @ seen)
         apart = (applied - c * seen).abs() > MISMATCH * (c * seen.abs() + c.abs() * scatter)
-        for s, wrong in zip(judged, apart.tolist(), strict=True):
+        for i, wrong in zip(judged, apart.tolist(), strict=True):
             if wrong:
                 reason = (
                     "the rows seen do not add up to its gradient: another use, or clipping by value"
                 )
-                bad |= dict.fromkeys(s.parameters, reason)
+                bad |= dict.fromkeys(self.maps[i].parameters, reason)
         return float(c)
 
 
@@ -373,6 +435,14 @@ def _columns(at: Tensor, present: Tensor) -> Tensor:
     kept = ((high - low) == places).all(1) if places else torch.zeros(len(at), dtype=torch.bool)
     each = torch.arange(places, device=at.device)
     return order[(low[kept, None] + each[:, None]).flatten(0, 1)] if places else at[:0]
+
+
+def together(numbers: Sequence[Tensor]) -> Tensor:
+    """Numbers as one vector, on the device of the first that lies on one."""
+    if not numbers:
+        return torch.zeros(0, dtype=torch.float64)
+    device = next((x.device for x in numbers if x.device.type != "cpu"), numbers[0].device)
+    return torch.stack([x.to(device) for x in numbers])
 
 
 # Which index is which ----------------------------------------------------------------------------

@@ -16,14 +16,15 @@ from torch import Tensor
 from ..estimators import per_sample
 from ..estimators.stream import rank_update, symmetrise
 from .maps import LinearMap
+from .tap import Scale
 
 
 class SampleSums:
     """Sums over the samples of one step, fed by a tap in place of its moments."""
 
-    def __init__(self, map: LinearMap, seed: int, mean_loss: bool) -> None:
+    def __init__(self, map: LinearMap, seed: int, scale: Scale) -> None:
         generator = torch.Generator().manual_seed(seed)
-        self.map, self.mean_loss = map, mean_loss
+        self.map, self.scale = map, scale
         self.u = torch.randn(map.d_a, generator=generator)
         self.v = torch.randn(map.d_b, generator=generator)
         self.repeats = False  # the map is called several times in a pass: hold its rows
@@ -64,7 +65,7 @@ class SampleSums:
         self.norm2 = self.norm2.to(h.device) + sign * per_sample.norm2(h, g).sum() / n
         of_bias = g.sum(1) if g.shape[1] > 1 else g
         self.norm2_b = self.norm2_b.to(h.device) + sign * of_bias.square().sum().double() / n
-        seen = ((h @ self.u) * (g @ self.v)).sum(1) / (n if self.mean_loss else 1)
+        seen = ((h @ self.u) * (g @ self.v)).sum(1) / (n if self.scale.mean else 1)
         self.projection = self.projection.to(h.device) + sign * seen.sum()
         self.size = self.size.to(h.device) + sign * seen.abs().sum()
         self.rows += sign * h.shape[0] * h.shape[1]

@@ -3,6 +3,7 @@
     manifest.json                        what was run (manifest.py)
     measurements.sqlite                  every number, keyed by (layer, quantity, step)
     arrays/step-00000123.safetensors     every array of step 123, keyed `quantity:layer`
+    writer.lock                          empty; locked by the process that writes
 
 A layer's name is data, never a path: it may hold slashes, quotes or `..`. The primary key
 starts with (layer, quantity), so that one curve is one contiguous read however long the run.
@@ -18,6 +19,7 @@ from pathlib import Path
 
 DATABASE = "measurements.sqlite"
 ARRAYS = "arrays"
+LOCK = "writer.lock"
 
 APPLICATION = 0x6C617766  # "lawf": SQLite's own header field that tells our files from others'
 

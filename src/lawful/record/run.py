@@ -296,10 +296,11 @@ def _load(run: Path, quantity: str, layer: str, step: int) -> np.ndarray:
 def _quantities(patterns: str | Sequence[str]) -> list[str]:
     """Names of the vocabulary that match; `KeyError` for a pattern that matches none."""
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
-    for pattern in patterns:
-        if not _matching(pattern, VOCABULARY):
-            known(pattern)
-    return _matching(patterns, VOCABULARY)
+    # A predicted quantity stands for another, and is in the vocabulary by its ending only.
+    beside = [p for p in patterns if not _matching(p, VOCABULARY)]
+    for pattern in beside:
+        known(pattern)
+    return [*_matching(patterns, VOCABULARY), *beside]
 
 
 def _matching(patterns: str | Sequence[str], names: Iterable[str]) -> list[str]:

@@ -5,6 +5,10 @@ names the arrays and holds the numbers. The transaction is the acknowledgement: 
 anywhere leaves every acknowledged step and nothing of the one in flight. In WAL mode (D. R.
 Hipp, sqlite.org/wal.html) readers in other processes go on reading meanwhile, and
 synchronous=NORMAL spares the fsync per step that only a power cut would call for.
+
+One process writes at a time: it holds a lock of the operating system, taken through SQLite on an
+empty file beside the database. It dies with its process, however that ends, and no reader ever
+asks for it.
 """
 
 from __future__ import annotations
@@ -20,22 +24,26 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from .errors import RecordError, explained
-from .folder import APPLICATION, ARRAYS, DATABASE, SCHEMA, array_file, array_key, replacing
+from .folder import APPLICATION, ARRAYS, DATABASE, LOCK, SCHEMA, array_file, array_key, replacing
 from .manifest import FORMAT, MANIFEST, read_manifest, write_manifest
 from .measurement import Measurement
 from .vocabulary import quantity
 
 EVENTS = ("info", "warning", "error")
-_OURS = {ARRAYS, DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{MANIFEST}.tmp"}
+_OURS = {ARRAYS, DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{MANIFEST}.tmp", LOCK}
 
 
 class RunWriter:
     """The one pen of a run folder; made by `RunWriter.create`, a context manager."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any], database: sqlite3.Connection) -> None:
+    def __init__(
+        self, path: Path, manifest: dict[str, Any], database: sqlite3.Connection,
+        claim: sqlite3.Connection,
+    ) -> None:  # fmt: skip
         self.path = path
         self.manifest = manifest
         self._database = database
+        self._claim = claim
         self._lock = threading.Lock()  # backward hooks may report events from other threads
 
     @classmethod
@@ -47,29 +55,27 @@ class RunWriter:
         path:     a folder that is new, empty, or (resume) a run of the same model.
         manifest: fields of `manifest.FORM`; on resume they update the earlier ones, except
                   `created` and `steps`.
-        Raises `RecordError` when the folder holds something else or cannot be written.
+        Raises `RecordError` when the folder holds something else, is written by somebody else
+        at this moment, or cannot be written.
         """
         path = Path(path)
         fields = {"format": FORMAT, **manifest}
         if (path / MANIFEST).exists():
-            fields = _continued(path, fields, resume)
+            _continued(path, fields, resume)
         elif path.is_dir() and (foreign := {p.name for p in path.iterdir()} - _OURS):
             some = ", ".join(sorted(foreign)[:3])
             raise RecordError(f"{path} is not empty and not a run ({some}): choose another folder")
         with explained(f"cannot write to the run folder {path}"):
             (path / ARRAYS).mkdir(parents=True, exist_ok=True)
-            for draft in (path / ARRAYS).glob("*.tmp"):
-                draft.unlink()
-            database = _opened(path / DATABASE)
+            claim = _claimed(path)
         try:
-            written = database.execute("SELECT max(step) FROM step").fetchone()[0]
-            if written is not None and not (path / MANIFEST).exists():
-                raise RecordError(f"{path} holds measurements but no {MANIFEST}: choose another")
-            write_manifest(path, fields)  # last: from here on the folder is a run
+            if (path / MANIFEST).exists():  # looked at again: another may have written till now
+                fields = _continued(path, fields, resume)
+            database = _begun(path, fields)
         except BaseException:
-            database.close()
+            claim.close()
             raise
-        return cls(path, read_manifest(path), database)
+        return cls(path, read_manifest(path), database, claim)
 
     def write(
         self,
@@ -127,6 +133,7 @@ class RunWriter:
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._database.execute("PRAGMA journal_mode = DELETE").fetchall()
         self._database.close()
+        self._claim.close()
 
     def __enter__(self) -> RunWriter:
         return self
@@ -159,6 +166,40 @@ def _continued(path: Path, fields: dict[str, Any], resume: bool) -> dict[str, An
             )
     kept = {key: earlier[key] for key in ("created", "steps") if key in earlier}
     return earlier | fields | kept
+
+
+def _claimed(path: Path) -> sqlite3.Connection:
+    """The right to write into a run folder, until it is closed or its process ends."""
+    claim = sqlite3.connect(path / LOCK, timeout=0, check_same_thread=False)
+    try:
+        claim.execute("PRAGMA journal_mode = OFF").fetchall()  # no second file beside it
+        claim.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as problem:
+        claim.close()
+        if problem.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            raise
+        raise RecordError(
+            f"{path} is being written: two runs cannot share a folder; wait until the other one "
+            "ends (or close its observation), or choose another out"
+        ) from None
+    return claim
+
+
+def _begun(path: Path, fields: dict[str, Any]) -> sqlite3.Connection:
+    """The database of a run of ours, with its manifest in place."""
+    with explained(f"cannot write to the run folder {path}"):
+        for draft in (path / ARRAYS).glob("*.tmp"):
+            draft.unlink()
+        database = _opened(path / DATABASE)
+    try:
+        written = database.execute("SELECT max(step) FROM step").fetchone()[0]
+        if written is not None and not (path / MANIFEST).exists():
+            raise RecordError(f"{path} holds measurements but no {MANIFEST}: choose another")
+        write_manifest(path, fields)  # last: from here on the folder is a run
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 
 def _opened(file: Path) -> sqlite3.Connection:
