@@ -66,3 +66,14 @@ def test_narrow_kernels_are_refused() -> None:
         hc.spectrum(np.array([0.9, 0.1]), 0.5, 10)
     with pytest.raises(ValueError, match="falling"):
         hc.spectrum(np.array([0.1, 0.9]), 2.0, 10)
+
+
+def test_what_has_no_spectrum_is_refused() -> None:
+    with pytest.raises(ValueError, match="all the same"):
+        hc.summary(np.ones((10, 3)))
+    with pytest.raises(ValueError, match="30 entries"):
+        hc.summary(np.full((10, 3), np.nan))
+    with pytest.raises(ValueError, match="width above 0"):
+        hc.spectrum(GAMMA, 0.0, 10)
+    with pytest.raises(ValueError, match=r"the mode \(30,\)"):
+        hc.a_priori(GAMMA, 2.0, {(30,): 1.0}, modes=10)

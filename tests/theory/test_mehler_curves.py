@@ -89,3 +89,10 @@ def test_where_hermite_modes_are_too_optimistic_these_are_not() -> None:
     )
     assert hermite < 0.75 * seen
     assert 0.8 * seen < exact < 1.05 * seen
+
+
+def test_what_has_no_spectrum_is_refused() -> None:
+    with pytest.raises(ValueError, match="width above 0"):
+        mc.spectrum(GAMMA, 0.0, 10)
+    with pytest.raises(ValueError, match="target has nan"):
+        mc.a_priori(GAMMA, 2.0, {(0,): math.nan}, modes=10)

@@ -57,6 +57,8 @@ def spectrum(gamma: Array, width: float, modes: int) -> HermiteSpectrum:
     ((), (0,), (1,), (0, 0))
     """
     g = unit_trace(gamma)
+    if not width > 0:
+        raise ValueError(f"width={width}: a kernel has a width above 0")
     factor = g / width**2
     if factor[0] >= 1:
         raise ValueError(
@@ -111,9 +113,13 @@ def summary(x: Array) -> tuple[Array, Array, Array]:
 
     Directions without variance are left out. Whitened: (x − mean) @ directions.
     """
+    if not np.isfinite(x).all():
+        raise ValueError(f"x has {int(np.sum(~np.isfinite(x)))} entries that are not finite")
     mean = x.mean(0)
     values, vectors = np.linalg.eigh(np.cov(x.T).reshape(x.shape[1], -1))
     values, vectors = values[::-1], vectors[:, ::-1]
+    if not values[0] > 0:
+        raise ValueError(f"x has {len(x)} rows that are all the same: there is no covariance")
     kept = values > 1e-10 * values[0]
     return values[kept] / values[kept].sum(), vectors[:, kept] / np.sqrt(values[kept]), mean
 
@@ -125,10 +131,21 @@ def a_priori(
 
     Target modes beyond the leading `modes` count as unseen.
     """
+    inside(target, len(gamma))
     found = spectrum(gamma, width, modes)
     v2 = np.array([target.get(index, 0.0) ** 2 for index in found.indices])
     rest = sum(v**2 for v in target.values()) - float(v2.sum())
     return Eigenframework(found.eigenvalues, v2, noise, max(rest, 0.0))
+
+
+def inside(target: dict[Index, float], directions: int) -> None:
+    """Refuse a target that is not finite or has modes in directions that the data lack."""
+    for index, v in target.items():
+        if not math.isfinite(v) or not all(0 <= i < directions for i in index):
+            raise ValueError(
+                f"target has {v} for the mode {index}: give numbers, for directions 0 to "
+                f"{directions - 1}"
+            )
 
 
 def effective_dimension(gamma: Array) -> float:

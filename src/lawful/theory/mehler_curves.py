@@ -28,7 +28,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from .hermite_curves import HermiteSpectrum, Index, leading, polynomials, unit_trace
+from .hermite_curves import HermiteSpectrum, Index, inside, leading, polynomials, unit_trace
 from .kernel_eigenframework import Eigenframework
 
 Array = NDArray[np.float64]
@@ -46,6 +46,8 @@ def factors(gamma: Array, width: float) -> Array:
     >>> factors(np.array([0.75]), 1.0).tolist()
     [2.0]
     """
+    if not width > 0:
+        raise ValueError(f"width={width}: a kernel has a width above 0")
     return np.asarray(np.sqrt(1 + 4 * np.asarray(gamma, float) / width**2))
 
 
@@ -92,6 +94,7 @@ def a_priori(
     gamma: Array, width: float, target: dict[Index, float], *, modes: int, noise: float = 0.0
 ) -> Eigenframework:
     """The eigenframework of a target Σ v_α h_α on Gaussian data; what the modes miss is unseen."""
+    inside(target, len(gamma))
     found = spectrum(gamma, width, modes)
     v2 = coefficients(gamma, width, target, found.indices) ** 2
     rest = sum(v**2 for v in target.values()) - float(v2.sum())
