@@ -42,7 +42,8 @@ from scipy.optimize import brentq
 Array = NDArray[np.float64]
 
 RESOLVED = 1e-13
-"""Eigenvalues below this share of the largest are round-off and counted as zero."""
+"""Eigenvalues below this share of the largest are round-off and counted as zero; so are those no
+larger than the most negative one, which has no other cause in a kernel."""
 
 
 @dataclass(frozen=True)
@@ -168,11 +169,12 @@ def from_pool(K: Array, y: Array, noise: float = 0.0) -> Eigenframework:
 def _reduced(values: Array, power: Array, noise: float, pool: int) -> Eigenframework:
     """Round-off taken out of a spectrum: it would count as modes."""
     v2 = power.sum(1)
-    dead = values <= RESOLVED * float(values[0])
+    low = float(values[-1] / values[0])
+    share = max(RESOLVED, -low)
+    dead = values <= share * values[0]
     if dead.any():
-        low = float(values[-1] / values[0])
         _warn(
-            f"K is singular: {int(dead.sum())} of {pool} eigenvalues are below {RESOLVED:g} of the "
+            f"K is singular: {int(dead.sum())} of {pool} eigenvalues are below {share:.1g} of the "
             f"largest (the least is {low:.1e} of it); counted as zero"
         )
     lam = np.where(dead, 0.0, values)
