@@ -42,11 +42,27 @@ def test_all_theories_speak_before_the_world_is_run(toy):
 
 def test_a_theory_that_fails_is_told_why(toy):
     made, _ = toy
-    wrong = [Entry("toy", "raises", lambda t: 1 / 0), Entry("toy", "long", lambda t: [1, 2])]
-    _, raised, long = run(made, wrong)
+    wrong = [
+        Entry("toy", "raises", lambda t: 1 / 0), Entry("toy", "long", lambda t: [1, 2]),
+        Entry("toy", "unknown", lambda t: math.nan),
+    ]  # fmt: skip
+    _, raised, long, unknown = run(made, wrong)
+    assert "1 numbers that are not finite" in unknown.failure
     assert math.isnan(raised.score)
     assert "ZeroDivisionError" in raised.failure
     assert "returned 2 numbers, 1 are wanted" in long.failure
+
+
+def test_a_theory_cannot_change_the_world():
+    told = np.ones(2)
+    world = Case("world", told, lambda: (told.copy(), np.zeros(2)))
+    made = Challenge("toy", 0, "?", "", "", "", lambda seed: [world], distance, ("own", np.copy))
+
+    def careless(x):
+        x *= 2
+        return x
+
+    assert [r.score for r in run(made, [Entry("toy", "careless", careless)])] == [0.0, 1.0]
 
 
 class Point:
@@ -59,9 +75,13 @@ class Point:
 def test_plug_ins_bring_theories(monkeypatch):
     good = Entry("exponent", "mine", lambda told: 0.5)
     points = [Point(good), Point([Entry("similarity", "other", lambda told: 1)])]
+    challenges()  # torch, too, looks for plug-ins as it is imported
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
     assert entries("exponent") == [good]
-    points.append(Point(["no entry"]))
+    points.append(Point(Entry("exponents", "misspelt", lambda told: 1)))
+    with pytest.warns(UserWarning, match="there is no challenge 'exponents'"):
+        assert entries("exponent") == [good]
+    points[2] = Point(["no entry"])
     with pytest.warns(UserWarning, match="'mine' .* is skipped"):
         assert entries("exponent") == [good]
 
@@ -108,6 +128,12 @@ def test_the_command(tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)["results"]
     assert {r["theory"] for r in found} == {"n^−min(b−1, 2a)", "a_theory:predict"}
+    for wrong, why in (("math:pi", "is a float"), ("exponent", "not MODULE:FUNCTION")):
+        refused = CliRunner().invoke(cli, ["challenge", "exponent", "--theory", wrong])
+        assert refused.exit_code == 2
+        assert why in refused.output
+    refused = CliRunner().invoke(cli, ["challenge", "--theory", "math:sin"])
+    assert "needs the NAME" in refused.output
     refused = CliRunner().invoke(cli, ["challenge", "exponents"])
     assert refused.exit_code == 2
     assert "did you mean exponent" in refused.output

@@ -651,6 +651,8 @@ def dare(name: str | None, theory: str | None, seed: int, as_json: bool) -> None
     """
     from . import challenge as room
 
+    if name is None and theory is not None:
+        raise Refused("--theory needs the NAME of the question it answers: lawful challenge NAME")
     if name is None:
         fields = ("name", "direction", "question", "told", "wanted", "scored")
         board = [{f: getattr(c, f) for f in fields} for c in room.challenges().values()]
@@ -781,11 +783,14 @@ def function_named(address: str) -> Any:
         raise Refused(f"{address!r} is not MODULE:FUNCTION: name a function, e.g. mymodel:build")
     sys.path.insert(0, "")
     try:
-        return getattr(importlib.import_module(module), function)
+        found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise Refused(f"cannot load {address}: {error}") from error
     finally:
         sys.path.remove("")
+    if not callable(found):
+        raise Refused(f"{address} is a {type(found).__name__}, not a function")
+    return found
 
 
 def made_by(factory: str) -> tuple[Any, Any, Any]:

@@ -40,3 +40,9 @@ def test_a_half_with_one_point_has_no_bend():
 def test_too_few_points_are_refused():
     with pytest.raises(ValueError, match="5 positive points"):
         power_law(RANKS, RANKS**-1.0, (1, 5))
+
+
+def test_points_without_a_logarithm_are_counted():
+    y = np.where(RANKS % 10 == 0, -1.0, RANKS**-1.0)
+    with pytest.warns(PowerLawWarning, match="10 of 100 points"):
+        assert power_law(RANKS, y, (1, 100)).points == 90

@@ -108,3 +108,12 @@ def test_stages_separate_from_small_weights_only() -> None:
 def test_a_mode_that_is_not_learned_is_refused(s: float, a: list[float]) -> None:
     with pytest.raises(ValueError, match="strengths"):
         dlm.path(TIMES, s, a)
+
+
+def test_what_has_no_time_is_refused() -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        dlm.quantile_time(1.5, 1.0, [0.1, 0.1])
+    with pytest.raises(ValueError, match="depth=1"):
+        dlm.half_time_small(1.0, 1e-6, 1)
+    with pytest.raises(ValueError, match="9 entries"):
+        dlm.modes(np.full((3, 3), np.nan))

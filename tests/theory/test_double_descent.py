@@ -33,7 +33,9 @@ def test_explodes_at_the_threshold_and_descends_again() -> None:
     assert math.isinf(best_ratio(0.5, 1.0))
 
 
-@pytest.mark.parametrize("bad", [{"n": 0, "p": 1}, {"n": 1, "p": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"n": 0, "p": 1}, {"n": 1, "p": 0}, {"n": 9, "p": 3, "noise": math.nan}]
+)
 def test_bad_input(bad: dict) -> None:
     with pytest.raises(ValueError, match="≥ 1"):
-        excess_risk(**bad, signal=1.0, noise=1.0)
+        excess_risk(**{"signal": 1.0, "noise": 1.0, **bad})

@@ -148,19 +148,41 @@ def test_singular_kernels_are_told_with_their_rank() -> None:
 
 def test_more_samples_than_the_pool_has() -> None:
     x = np.random.default_rng(6).normal(size=(30, 3))
-    said = ke.from_pool(laplace(x), x[:, 0]).at(31, 1e-3)
+    theory = ke.from_pool(laplace(x), x[:, 0])
     with pytest.warns(RuntimeWarning, match="n=31 samples from a pool of 30"):
-        assert np.isnan(said.held_out)
+        said = theory.at(31, 1e-3)
+    assert np.isnan(said.held_out)
 
 
-@pytest.mark.parametrize("bad", [{"n": 0}, {"n": 5, "ridge": -1.0}])
+@pytest.mark.parametrize(
+    "bad", [{"n": 0}, {"n": float("nan")}, {"n": 5, "ridge": -1.0}, {"n": 5, "ridge": float("nan")}]
+)
 def test_what_is_no_problem_is_refused(bad: dict) -> None:
     with pytest.raises(ValueError, match="eigenvalues ≥ 0"):
         ke.kappa(np.ones(10), **bad)
 
 
-def test_a_kernel_that_is_not_finite_is_refused() -> None:
+def test_a_kernel_that_is_no_kernel_is_refused() -> None:
     with pytest.raises(ValueError, match="not finite"):
         ke.from_pool(np.full((3, 3), np.nan), np.ones(3))
+    with pytest.raises(ValueError, match=r"from its transpose by 0\.5"):
+        ke.from_pool(np.array([[1.0, 0.5], [0.0, 1.0]]), np.ones(2))
+    with pytest.raises(ValueError, match="must be positive"):
+        ke.from_pool(-np.eye(3), np.ones(3))
+    with pytest.raises(ValueError, match="9 entries"):
+        ke.kappa_of_trace(np.full((3, 3), np.nan), 0.1)
     with pytest.raises(ValueError, match="square"):
         ke.from_pool(np.ones((3, 2)), np.ones(3))
+
+
+def test_targets_without_a_number_are_refused() -> None:
+    with pytest.warns(RuntimeWarning, match="3 of 3"), pytest.raises(ValueError, match="no finite"):
+        ke.from_pool(np.eye(3), np.full(3, np.nan))
+    with pytest.raises(ValueError, match="1 of 3 targets"):
+        ke.gcv(np.eye(3), np.array([1.0, np.nan, 2.0]), 0.1)
+    with pytest.raises(ValueError, match="coefficients has 2 of 5"):
+        ke.Eigenframework(np.ones(5), np.array([1.0, np.nan, 2.0, -1.0, 0.0]))
+    with pytest.raises(ValueError, match="5 eigenvalues, 3 coefficients"):
+        ke.random_features(np.ones(5), np.ones(3), 10, 10, 0.1)
+    with pytest.raises(ValueError, match="n=0, k=10"):
+        ke.random_features(np.ones(5), np.ones(5), 0, 10, 0.1)

@@ -20,3 +20,8 @@ def test_a_turn_is_of_second_order():
 def test_best_rates_grow_slower_in_deep_rich_networks():
     assert rate_exponent(0.5, 1) == rate_exponent(2.0, 1)
     assert rate_exponent(2.0, 4) < rate_exponent(0.5, 4)
+
+
+def test_a_ratio_that_is_no_number_has_no_regime():
+    with pytest.raises(ValueError, match="nonlinearity=nan"):
+        regime(float("nan"))

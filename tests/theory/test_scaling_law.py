@@ -120,3 +120,27 @@ def test_an_exponent_that_is_not_determined_is_told_with_a_number():
     N = np.full(20, 1e8)
     with pytest.warns(ScalingLawWarning, match="spans a factor of 1 "):
         fit(N, D, TRUTH.loss(N, D))
+
+
+def test_a_floor_that_is_not_determined_is_told_and_resampled():
+    """Runs far above the floor: E goes to zero, with a warning, and refits start from there."""
+    N, D = (v.ravel() for v in np.meshgrid(np.geomspace(1e3, 1e5, 5), np.geomspace(1e5, 1e6, 5)))
+    law = ScalingLaw(0.0, 2.0, 15.0, 0.13, 0.15)
+    L = law.loss(N, D) * np.exp(0.03 * np.random.default_rng(0).normal(size=25))
+    with pytest.warns(ScalingLawWarning, match=r"floor is not determined: E = .* of the least"):
+        found = fit(N, D, L, starts=8)
+    refits = bootstrap(found, N, D, L, resamples=5)
+    assert np.isfinite(refits).all()
+
+
+def test_runs_that_follow_no_such_law_are_told_with_their_scatter():
+    """A loss that falls faster and faster, runs that were not tuned, a loss that rises."""
+    N, D, _ = grid(0.0)
+    u, v = np.log(N / 1e7), np.log(D / 1e9)
+    decaying = 1.7 + 1.7 * np.exp(-((u / 4) ** 2)) + 1.1 * np.exp(-((v / 4) ** 2))
+    with pytest.warns(ScalingLawWarning, match=r"scatter about the fit by 0\.03"):
+        fit(N, D, decaying, starts=4)
+    with pytest.warns(ScalingLawWarning, match=r"scatter about the fit by 0\.0"):
+        theory.projection(*grid(0.05), exponents=np.arange(0.1, 0.6, 0.1))
+    with pytest.warns(ScalingLawWarning, match="does not fall with N: its exponent is -0"):
+        fit(N, D, 1 + np.log(N) / 10, starts=4)

@@ -59,3 +59,10 @@ def test_singular_kernels_warn_and_do_not_explode() -> None:
     assert said == pytest.approx(J[:, 0], abs=1e-6)
     with pytest.raises(ValueError, match="not finite"):
         linearised(J @ J.T, J @ J.T, np.full(5, np.nan))
+
+
+def test_inputs_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(ValueError, match="x has 30 entries"):
+        relu_kernels(X * np.nan, X, 1)
+    with pytest.raises(ValueError, match="train has 25 entries"):
+        linearised(np.full((5, 5), np.nan), np.eye(5), np.ones(5))

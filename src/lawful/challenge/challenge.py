@@ -16,6 +16,7 @@ A score is a number of which less is better, and 0 is perfect.
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import math
 import warnings
@@ -93,12 +94,14 @@ class Result:
 def run(challenge: Challenge, entries: Sequence[Entry] = (), *, seed: int = 0) -> list[Result]:
     """The baseline and the entries on every case: all predict first, then the world is run.
 
-    A theory that raises, or returns the wrong number of values, scores NaN and says why.
+    Each theory is handed a copy of what it is told, so that none can change the world. One
+    that raises, or returns the wrong number of values or one that is not finite, scores
+    NaN and says why.
     """
     theories = [challenge.baseline, *((e.name, e.theory) for e in entries)]
     results = []
     for case in challenge.cases(seed):
-        told = [_ask(theory, case.told) for _, theory in theories]
+        told = [_ask(theory, copy.deepcopy(case.told)) for _, theory in theories]
         measured, error = case.measure()
         for (name, _), (predicted, failure) in zip(theories, told, strict=True):
             if not failure and predicted.shape != measured.shape:
@@ -110,7 +113,12 @@ def run(challenge: Challenge, entries: Sequence[Entry] = (), *, seed: int = 0) -
 
 
 def entries(challenge: str) -> list[Entry]:
-    """The theories that installed packages bring for a challenge; a broken one costs a warning."""
+    """The theories that installed packages bring for a challenge.
+
+    A broken one, and one for a challenge that there is not, cost a warning.
+    """
+    from .board import challenges  # which is made of what stands here
+
     found: list[Entry] = []
     for point in importlib.metadata.entry_points(group=GROUP):
         try:
@@ -118,6 +126,9 @@ def entries(challenge: str) -> list[Entry]:
             brought = [loaded] if isinstance(loaded, Entry) else list(loaded)
             if not all(isinstance(e, Entry) for e in brought):
                 raise TypeError(f"{loaded!r} is not a lawful.challenge.Entry or a list of them")
+            stray = {e.challenge for e in brought} - set(challenges())
+            if stray:
+                raise LookupError(f"there is no challenge {', '.join(map(repr, sorted(stray)))}")
         except Exception as error:
             text = f"challenge plug-in {point.name!r} ({point.value}) is skipped: {error!r}"
             warnings.warn(text, stacklevel=2)
@@ -148,6 +159,8 @@ def distance(measured: Array, predicted: Array) -> float:
 
 def _ask(theory: Theory, told: Any) -> tuple[Array, str]:
     try:
-        return np.atleast_1d(np.asarray(theory(told), np.float64)), ""
+        said = np.atleast_1d(np.asarray(theory(told), np.float64))
     except Exception as error:
         return np.array([]), f"raised {error!r}"
+    bad = int(np.sum(~np.isfinite(said)))
+    return said, f"returned {bad} numbers that are not finite" if bad else ""

@@ -36,6 +36,9 @@ def split_half_spectrum(X: Tensor, *, splits: int = 4, seed: int = 0) -> Tensor:
     """
     if X.ndim != 2 or len(X) < 4:
         raise ValueError(f"X has shape {tuple(X.shape)}: at least 4 rows of data are needed")
+    bad = int((~X.isfinite()).sum())
+    if bad:
+        raise ValueError(f"X has {bad} entries that are not finite")
     X = X.double() - X.double().mean(0)
     draw, half = torch.Generator().manual_seed(seed), len(X) // 2
     rows = []

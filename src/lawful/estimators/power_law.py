@@ -47,7 +47,7 @@ def power_law(x: ArrayLike, y: ArrayLike, window: tuple[float, float]) -> PowerL
     """Fit over window[0] ≤ x ≤ window[1].
 
     Raises ValueError when fewer than six points with y > 0 lie in the window; a `PowerLawWarning`
-    tells a bend of more than 0.3 of the slope.
+    tells a bend of more than 0.3 of the slope, and how many points had no logarithm.
 
     >>> ranks = np.arange(1, 101)
     >>> round(power_law(ranks, 3.0 * ranks**-1.5, (2, 50)).exponent, 6)
@@ -59,6 +59,14 @@ def power_law(x: ArrayLike, y: ArrayLike, window: tuple[float, float]) -> PowerL
     inside = (x >= window[0]) & (x <= window[1]) & (y > 0) & np.isfinite(y)
     if inside.sum() < 6:
         raise ValueError(f"window={window}: {inside.sum()} positive points in it, 6 are needed")
+    asked = int(((x >= window[0]) & (x <= window[1])).sum())
+    if inside.sum() < asked:
+        warnings.warn(
+            f"{asked - inside.sum()} of {asked} points of the window are not > 0 and are left out: "
+            "what remains is biased upwards",
+            PowerLawWarning,
+            stacklevel=2,
+        )
     u, v = np.log(x[inside]), np.log(y[inside])
     order = np.argsort(u)
     u, v = u[order], v[order]

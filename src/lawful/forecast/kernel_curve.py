@@ -21,7 +21,7 @@ import warnings
 import numpy as np
 from torch import Tensor
 
-from ..estimators.log_slope import log_slope
+from ..estimators.power_law import PowerLawWarning, power_law
 from ..instruments.neural_tangent import tangent_kernel, targets
 from ..theory.kernel_eigenframework import Eigenframework, exponent, from_pool
 from .case import Case, quiet
@@ -91,21 +91,23 @@ def spectrum(case: Case) -> tuple[Eigenframework, bool, str] | str:
 
 
 def _exponent(theory: Eigenframework, rests: str) -> Forecast:
-    """min(b − 1, 2a) from ranks 5 … P/5."""
+    """min(b − 1, 2a) from ranks 5 … P/5; how far these are from power laws is told with it."""
     top = min(len(theory.eigenvalues), theory.pool) // 5
-    ranks = np.arange(5, max(top, 9)).astype(float)
-    tail = np.cumsum(theory.coefficients[::-1])[::-1][ranks.astype(int) - 1]
-    try:
-        a = -log_slope(ranks, theory.eigenvalues[ranks.astype(int) - 1]).slope
-        b = 1 - log_slope(ranks, tail).slope
-    except (ValueError, IndexError):
-        a = b = math.nan
+    ranks = np.arange(5, top + 1)
+    tail = np.cumsum(theory.coefficients[::-1])[::-1]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", PowerLawWarning)
+        try:
+            a = power_law(ranks, theory.eigenvalues[ranks - 1], (5, top)).exponent
+            b = 1 + power_law(ranks, tail[ranks - 1], (5, top)).exponent
+        except ValueError:  # too few ranks
+            a = b = math.nan
     value = exponent(a, b) if math.isfinite(a + b) else math.nan
     said = (
         f"The curve falls about as n^−{figure(value)} (a = {figure(a)}, b = {figure(b)})."
         if math.isfinite(value)
         else "The spectrum is too short for an exponent."
     )
-    rests += f" Power laws, read off ranks 5 … {int(ranks[-1])}."
+    rests += f" Power laws, read off ranks 5 … {top}{''.join(f'; {w.message}' for w in caught)}."
     applies = "partly" if math.isfinite(value) else "no"
     return Forecast(THEORY, "curve_exponent", "", value, "1", said, rests, applies)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from ..theory.scaling_law import SCATTER
 from . import bibliography
 from .entropic import weigh
 from .evidence import at_initialisation, last, number, show
@@ -26,7 +27,7 @@ from .verdict import Verdict
 if TYPE_CHECKING:
     from ..record import Run
 
-TOLERANCE, SPAN, SCATTER = 0.02, 8.0, 0.02
+TOLERANCE, SPAN = 0.02, 8.0
 
 
 def spanned(run: Run, layer: str) -> Condition:

@@ -60,12 +60,14 @@ def path(t: Array, s: float, strengths: Sequence[float]) -> Array:
 
 
 def quantile_time(q: float, s: float, strengths: Sequence[float]) -> float:
-    """t at which u = q·s; 0 where it starts beyond.
+    """t at which u = q·s, 0 < q < 1; 0 where it starts beyond.
 
     >>> round(quantile_time(0.5, 2.0, [1e-3, 1e-3]), 4)  # ln(s/u₀ − 1)/2s
     3.6272
     """
     _check(s, strengths)
+    if not 0 < q < 1:
+        raise ValueError(f"q={q}: a share of the mode's strength lies between 0 and 1")
     z, times, side = _clock(s, strengths)
     if side < 0 or math.prod(strengths) >= q * s:
         return 0.0
@@ -73,11 +75,13 @@ def quantile_time(q: float, s: float, strengths: Sequence[float]) -> float:
 
 
 def half_time_small(s: float, u0: float, depth: int) -> float:
-    """The limit of the half-time for u_0 ≪ s; balanced.
+    """The limit of the half-time for u_0 ≪ s; balanced, depth ≥ 2.
 
     >>> half_time_small(2.0, 1e-6, 3)
     50.0
     """
+    if depth < 2:
+        raise ValueError(f"depth={depth}: with one layer modes are learned as e^−t, without a wait")
     if depth == 2:
         return math.log(s / u0) / (2 * s)
     return float(round(u0 ** (-(depth - 2) / depth), 12)) / (s * (depth - 2))
@@ -96,6 +100,10 @@ def random_start(W_1: Array, W_2: Array, u: Array, v: Array) -> float:
 
 def modes(cross: Array) -> tuple[Array, Array, Array]:
     """U (d_y, r), s (r,), V (d_x, r) of E[yxᵀ] (d_y, d_x), s falling, zeros left out."""
+    if not np.isfinite(cross).all():
+        raise ValueError(
+            f"cross has {int(np.sum(~np.isfinite(cross)))} entries that are not finite"
+        )
     U, s, Vt = np.linalg.svd(cross, full_matrices=False)
     kept = s > 1e-12 * max(float(s[0]), 1e-300)
     return U[:, kept], s[kept], Vt[kept].T

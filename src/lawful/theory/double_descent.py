@@ -26,7 +26,7 @@ def excess_risk(n: int, p: int, *, signal: float, noise: float) -> float:
     >>> excess_risk(100, 50, signal=1.0, noise=0.25), excess_risk(100, 100, signal=1.0, noise=0.25)
     (0.25510204081632654, inf)
     """
-    if n < 1 or p < 1 or signal < 0 or noise < 0:
+    if n < 1 or p < 1 or not (signal >= 0 and noise >= 0):
         raise ValueError(f"n={n}, p={p}, signal={signal}, noise={noise}: n, p ≥ 1, the rest ≥ 0")
     if abs(p - n) <= 1:
         return math.inf

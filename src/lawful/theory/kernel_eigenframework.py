@@ -42,7 +42,8 @@ from scipy.optimize import brentq
 Array = NDArray[np.float64]
 
 RESOLVED = 1e-13
-"""Eigenvalues below this share of the largest are round-off and counted as zero."""
+"""Eigenvalues below this share of the largest are round-off and counted as zero; so are those no
+larger than the most negative one, which has no other cause in a kernel."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,29 @@ class Eigenframework:
     unseen: float = 0.0
     pool: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("eigenvalues", "coefficients"):
+            values = getattr(self, name)
+            bad = int(np.sum(~(np.isfinite(values) & (values >= 0))))
+            if bad:
+                raise ValueError(f"{name} has {bad} of {len(values)} values that are not ≥ 0")
+        if len(self.eigenvalues) != len(self.coefficients):
+            m, k = len(self.eigenvalues), len(self.coefficients)
+            raise ValueError(f"{m} eigenvalues, {k} coefficients: give one v² for each λ")
+
     def at(self, n: int, ridge: float = 0.0) -> Generalisation:
         """Everything at n samples and ridge δ. O(m) a root-finding step.
 
-        Warns with the rank where n reaches it without a ridge: there is nothing left to share out.
+        Warns with the rank where n reaches it without a ridge: there is nothing left to share out;
+        and with the size of the pool where n reaches that: its spectrum has no tail for so many.
         """
+        if self.pool and n >= self.pool:
+            warnings.warn(
+                f"n={n} samples from a pool of {self.pool}: nothing is held out, and the spectrum "
+                "has no tail for so many; the pool should have 10n",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         kap = kappa(self.eigenvalues, n, ridge)
         lam = self.eigenvalues
         L = lam / (lam + kap) if kap > 0 else (lam > 0).astype(float)
@@ -108,17 +127,11 @@ class Generalisation:
     def held_out(self) -> float:
         """Error on the pool's samples that were not trained on; `test` without a pool.
 
-        NaN, with a warning, where nothing is left of the pool.
+        NaN where nothing is left of the pool.
         """
         if not self.pool:
             return self.test
         if self.n >= self.pool:
-            warnings.warn(
-                f"n={self.n} samples from a pool of {self.pool}: nothing is held out; the pool "
-                "should have 10n",
-                RuntimeWarning,
-                stacklevel=2,
-            )
             return math.nan
         return (self.pool * self.test - self.n * self.train) / (self.pool - self.n)
 
@@ -127,8 +140,8 @@ def from_pool(K: Array, y: Array, noise: float = 0.0) -> Eigenframework:
     """The framework of a pool: one eigendecomposition of K (P, P), y (P,) or (P, outputs).
 
     Samples whose target is not finite are left out, and eigenvalues that are round-off or negative
-    are set to zero; a warning says how many. Raises ValueError for shapes that do not fit or a K
-    that is not finite.
+    are set to zero; a warning says how many. Raises ValueError for shapes that do not fit, for a K
+    that is not finite, not symmetric or without a positive eigenvalue, and without any target.
     """
     K, y = np.asarray(K, float), np.asarray(y, float)
     if K.ndim != 2 or K.shape[0] != K.shape[1] or len(y) != len(K):
@@ -139,21 +152,29 @@ def from_pool(K: Array, y: Array, noise: float = 0.0) -> Eigenframework:
         lost = int(np.sum(~good))
         _warn(f"{lost} of {len(y)} targets are not finite: those samples are left out")
         K, y = K[np.ix_(good, good)], y[good]
+    if not len(y):
+        raise ValueError("y has no finite target: nothing to generalise to")
     if not np.isfinite(K).all():
         raise ValueError(f"K has {int(np.sum(~np.isfinite(K)))} entries that are not finite")
+    apart, size = float(np.abs(K - K.T).max()), float(np.abs(K).max())
+    if apart > 1e-6 * size:
+        raise ValueError(f"K differs from its transpose by {apart / size:.1g} of its largest entry")
     P = len(K)
     values, vectors = eigh(K, driver="evd")
+    if values[-1] <= 0:
+        raise ValueError(f"the largest eigenvalue of K is {values[-1]:.2g}: it must be positive")
     return _reduced(values[::-1] / P, (vectors.T @ y)[::-1] ** 2 / P, noise, P)
 
 
 def _reduced(values: Array, power: Array, noise: float, pool: int) -> Eigenframework:
     """Round-off taken out of a spectrum: it would count as modes."""
     v2 = power.sum(1)
-    dead = values <= RESOLVED * max(float(values[0]), 1e-300)
+    low = float(values[-1] / values[0])
+    share = max(RESOLVED, -low)
+    dead = values <= share * values[0]
     if dead.any():
-        low = float(values[-1] / values[0]) if values[0] > 0 else math.nan
         _warn(
-            f"K is singular: {int(dead.sum())} of {pool} eigenvalues are below {RESOLVED:g} of the "
+            f"K is singular: {int(dead.sum())} of {pool} eigenvalues are below {share:.1g} of the "
             f"largest (the least is {low:.1e} of it); counted as zero"
         )
     lam = np.where(dead, 0.0, values)
@@ -167,7 +188,7 @@ def kappa(eigenvalues: Array, n: float, ridge: float = 0.0) -> float:
     4.0
     """
     lam = np.asarray(eigenvalues, float)
-    if n <= 0 or ridge < 0 or not np.isfinite(lam).all() or (lam < 0).any():
+    if not (n > 0 and ridge >= 0) or not np.isfinite(lam).all() or (lam < 0).any():
         raise ValueError(f"n={n}, ridge={ridge}: give n > 0, ridge ≥ 0 and eigenvalues ≥ 0")
     lam = lam[lam > 0]
     if ridge == 0 and n >= len(lam):
@@ -191,6 +212,9 @@ def kappa_of_trace(K: Array, ridge: float) -> float:
 
 def gcv(K: Array, y: Array, ridge: float) -> float:
     """train/((δ/n) Tr(K + δI)⁻¹)² = n‖(K + δI)⁻¹y‖²/Tr²: test, from the training set alone."""
+    bad = int(np.sum(~np.isfinite(y)))
+    if bad:
+        raise ValueError(f"y has {bad} of {len(y)} targets that are not finite: leave them out")
     inverse = _inverse(K, ridge)
     return float(len(K) * np.sum((inverse @ y) ** 2) / np.trace(inverse) ** 2)
 
@@ -198,6 +222,8 @@ def gcv(K: Array, y: Array, ridge: float) -> float:
 def _inverse(K: Array, ridge: float) -> Array:
     """(K + δI)⁻¹ by Cholesky; of a singular kernel the pseudo-inverse, with a warning."""
     A = np.asarray(K, float) + ridge * np.eye(len(K))
+    if not np.isfinite(A).all():
+        raise ValueError(f"K has {int(np.sum(~np.isfinite(A)))} entries that are not finite")
     try:
         inverse = np.asarray(cho_solve(cho_factor(A), np.eye(len(A))))
     except np.linalg.LinAlgError:
@@ -216,8 +242,12 @@ def random_features(
     λ, v² as in `Eigenframework`. For k → ∞ it is the kernel's own.
     """
     lam, v2 = (np.asarray(a, float) for a in (eigenvalues, coefficients))
-    if not ridge > 0:
-        raise ValueError(f"ridge={ridge}: give one > 0 (1e-9 of the largest eigenvalue will do)")
+    Eigenframework(lam, v2)  # refuses what is no spectrum
+    if not (ridge > 0 and n > 0 and k > 0 and (lam > 0).any()):
+        raise ValueError(
+            f"n={n}, k={k}, ridge={ridge}: give n, k > 0, a positive eigenvalue and a ridge > 0 "
+            "(1e-9 of the largest eigenvalue will do)"
+        )
 
     def z(g: float) -> float:
         return float(np.sum(lam / (lam + g)))

@@ -31,11 +31,13 @@ LAZY, RICH = 0.1, 1.0
 
 
 def regime(nonlinearity: float) -> str:
-    """What ρ says.
+    """What ρ says; raises ValueError for a ρ that is not a number ≥ 0.
 
     >>> regime(0.02), regime(0.4), regime(3.0)
     ('lazy', 'between', 'rich')
     """
+    if not nonlinearity >= 0:
+        raise ValueError(f"nonlinearity={nonlinearity}: ρ is a ratio of norms, ≥ 0")
     return "lazy" if nonlinearity < LAZY else "rich" if nonlinearity > RICH else "between"
 
 

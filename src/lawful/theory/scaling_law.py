@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 import warnings
 from dataclasses import astuple, dataclass
 
@@ -36,6 +37,9 @@ from ..estimators.uncertainty import interval as student
 
 Array = NDArray[np.float64]
 DELTA = 1e-3
+SCATTER = 0.02
+"""Deviation of ln L about the fit, above which the runs are said not to follow it."""
+
 NAMES = ("E", "A", "B", "alpha", "beta")
 
 
@@ -85,7 +89,8 @@ def fit(N: ArrayLike, D: ArrayLike, L: ArrayLike, *, starts: int = 32) -> Scalin
 
     Raises ValueError for fewer than six runs or for numbers that are not positive and finite; a
     `ScalingLawWarning` tells when an exponent is not determined (its term is under 1 % of every
-    loss, or the data span less than a factor of 8).
+    loss, or the data span less than a factor of 8), when the floor is not (E under 1 % of every
+    loss), when the loss rises with size, and when the runs scatter about the fit by more than 2 %.
     """
     x, y = _checked(N, D, L)
     grid = np.array(
@@ -99,7 +104,7 @@ def fit(N: ArrayLike, D: ArrayLike, L: ArrayLike, *, starts: int = 32) -> Scalin
     order = np.argsort([objective(p, x, y) for p in grid], kind="stable")
     found = [_descend(grid[i], x, y, np.ones(len(y))) for i in order[:starts]]
     law = _law(min(found, key=lambda p: objective(p, x, y)))
-    _warn(law, x)
+    _warn(law, x, y)
     return law
 
 
@@ -128,6 +133,8 @@ def projection(
 ) -> ScalingLaw:
     """Least squares in relative loss, by variable projection: E, A, B ≥ 0 solved at each (α, β).
 
+    Warns as `fit` does.
+
     exponents: those tried for either; by default 0.02 to 1.5 in steps of 0.02, then refined.
     """
     x, y = _checked(N, D, L)
@@ -145,7 +152,9 @@ def projection(
         lambda p: solve(*p)[0], best, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-12}
     )
     E, A, B = solve(*polished.x)[1]
-    return ScalingLaw(float(E), float(A), float(B), *map(float, polished.x))
+    law = ScalingLaw(float(E), float(A), float(B), *map(float, polished.x))
+    _warn(law, x, y)
+    return law
 
 
 def objective(point: Array, x: Array, y: Array, weights: Array | float = 1.0) -> float:
@@ -185,7 +194,9 @@ def _law(point: Array) -> ScalingLaw:
 
 
 def _point(law: ScalingLaw) -> Array:
-    return np.array([math.log(law.A), math.log(law.B), math.log(law.E), law.alpha, law.beta])
+    least = sys.float_info.min  # a term that a fit has driven to zero
+    logs = [math.log(max(value, least)) for value in (law.A, law.B, law.E)]
+    return np.array([*logs, law.alpha, law.beta])
 
 
 def _checked(N: ArrayLike, D: ArrayLike, L: ArrayLike) -> tuple[Array, Array]:
@@ -202,16 +213,34 @@ def _checked(N: ArrayLike, D: ArrayLike, L: ArrayLike) -> tuple[Array, Array]:
     return np.stack([n, d]), y
 
 
-def _warn(law: ScalingLaw, x: Array) -> None:
+def _warn(law: ScalingLaw, x: Array, y: Array) -> None:
+    """Say what about the data forbids trusting the fit, each with its number."""
+    said = law.loss(*np.exp(x))
+    told = []
+    # From the median: a few outliers are what the fit is made for.
+    scatter = 1.4826 * float(np.median(np.abs(y - np.log(said))))
+    floor = law.E / float(said.min())
+    if scatter > SCATTER:
+        told.append(
+            f"the runs scatter about the fit by {scatter:.2g} ({SCATTER:g} is allowed): they were "
+            "not tuned, or follow no such law"
+        )
+    if floor < 0.01:
+        told.append(
+            f"the floor is not determined: E = {law.E:.2g} is {floor:.2g} of the least loss; "
+            "larger runs would tell it"
+        )
     for name, values, scale, power in (
         ("N", x[0], law.A, law.alpha), ("D", x[1], law.B, law.beta)
     ):  # fmt: skip
         span = math.exp(float(np.ptp(values)))
-        share = float((scale * np.exp(-power * values) / law.loss(*np.exp(x))).max())
-        if span < 8 or share < 0.01:
-            warnings.warn(
+        share = float((scale * np.exp(-power * values) / said).max())
+        if power <= 0:
+            told.append(f"the loss does not fall with {name}: its exponent is {power:.2g}")
+        elif span < 8 or share < 0.01:
+            told.append(
                 f"the exponent of {name} is hardly determined: {name} spans a factor of {span:.3g} "
-                f"(8 are needed) and its term is at most {share:.2g} of a loss",
-                ScalingLawWarning,
-                stacklevel=3,
+                f"(8 are needed) and its term is at most {share:.2g} of a loss"
             )
+    if told:
+        warnings.warn("; ".join(told), ScalingLawWarning, stacklevel=3)

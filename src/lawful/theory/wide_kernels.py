@@ -49,6 +49,10 @@ def relu_kernels(x: Array, z: Array, hidden: int) -> tuple[Array, Array]:
     """
     if hidden < 0 or x.shape[1] != z.shape[1]:
         raise ValueError(f"x {x.shape}, z {z.shape}, hidden={hidden}: equal columns, hidden ≥ 0")
+    for name, rows in (("x", x), ("z", z)):
+        bad = int(np.sum(~np.isfinite(rows)))
+        if bad:
+            raise ValueError(f"{name} has {bad} entries that are not finite")
     d = x.shape[1]
     S = T = x @ z.T / d
     q = np.sqrt(np.outer(np.sum(x**2, 1), np.sum(z**2, 1))) / d  # ReLU keeps q
@@ -69,8 +73,10 @@ def linearised(
     time: η·steps of gradient descent on ½‖f − y‖² (not its mean); ∞: trained to the end.
     Warns with the condition number where the end is decided by round-off.
     """
-    if not np.isfinite(gap).all():
-        raise ValueError(f"gap has {int(np.sum(~np.isfinite(gap)))} entries that are not finite")
+    for name, part in (("train", train), ("cross", cross), ("gap", gap)):
+        bad = int(np.sum(~np.isfinite(part)))
+        if bad:
+            raise ValueError(f"{name} has {bad} entries that are not finite")
     values, vectors = np.linalg.eigh(train + ridge * np.eye(len(train)))
     floor = len(values) * np.finfo(float).eps * values[-1]
     if math.isinf(time) and values[0] <= floor:

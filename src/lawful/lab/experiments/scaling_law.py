@@ -59,7 +59,7 @@ class ScalingLaws(Settings):
     resamples: int = setting(40, "Resamples of the runs behind an interval.")
     widths: tuple[int, ...] = setting((16, 24, 32, 48, 64), "Widths of the GPTs of the text sweep.")
     steps: tuple[int, ...] = setting(
-        (60, 120, 240, 480), "Steps of a run, 32 × 64 characters each."
+        (250, 500, 1000, 2000), "Steps of a run, 32 × 64 characters each."
     )
     learning_rate: float = setting(0.01, "η of Adam at width 16; μP carries it to the others.")
 
@@ -190,7 +190,7 @@ def chinchilla(s: ScalingLaws, job: Job, writer: RunWriter) -> None:
 
 
 def text(s: ScalingLaws, job: Job, writer: RunWriter) -> None:
-    data = load("python-source")
+    data = load("python-source", characters=4_200_000)
     runs = [(n, k) for n in s.widths for k in s.steps]
     points = []
     for i in paced(len(runs), "runs", job.progress):
@@ -234,8 +234,10 @@ def one_run(width: int, steps: int, data: Dataset, s: ScalingLaws, seed: int) ->
         optimizer.step()
         decay.step()
     with torch.no_grad():
-        f = model(data.x_test[:512]).transpose(1, 2)
-        each = cross_entropy(f, data.y_test[:512], reduction="none").mean(1)
+        pieces = zip(data.x_test.split(512), data.y_test.split(512), strict=True)
+        each = torch.cat(
+            [cross_entropy(model(x).mT, y, reduction="none").mean(1) for x, y in pieces]
+        )
     N = sum(p.numel() for n, p in model.named_parameters() if "blocks" in n)
     error = float(each.std()) / math.sqrt(len(each))
     return float(N), float(steps * size * 64), float(each.mean()), error
