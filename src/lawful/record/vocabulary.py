@@ -305,6 +305,7 @@ _PLAIN = [
     Quantity("sharpness_slope", "‖∇λ_1‖", "ℓ/θ³"),
     Quantity("oscillation2", "(uᵀ∇L/λ_1)²: squared distance from the floor along u", "θ²"),
     Quantity("oscillation_variance", "squared distance of the iterates from their midpoints", "θ²"),
+    Quantity("oscillation_cycle", "2π/(η√(2α)): steps of a cycle at the edge of stability"),
     Quantity("flow_distance", "‖w − w̄‖ of a flow from the midpoints of the iterates", "θ"),
     Quantity("curvature_products", "Hessian products spent on a curvature measurement"),
     # neural tangent kernel and features, against the first measurement --------------------------
