@@ -164,8 +164,8 @@ def window(
 def worst_window(run: Run) -> float:
     """Mean loss of the flow over that of gradient descent, less 1, where it is farthest from 0."""
     measured, predicted = (run.series(q, "")["value"] for q in ("loss", "loss_predicted"))
-    off = predicted / measured - 1
-    return float(off[off.abs().idxmax()]) if len(off) else math.nan
+    off = (predicted / measured - 1).to_list()
+    return max(off, key=abs, default=math.nan)
 
 
 def closer(run: Run) -> float:

@@ -45,8 +45,12 @@ from torch import Tensor
 
 from ...record import Measurement, Run, RunWriter, open_run
 from ...theory.hebbian import (
-    batch_cosine, critical_noise, flipping_noise, mean_product, virial,
-)  # fmt: skip
+    batch_cosine,
+    critical_noise,
+    flipping_noise,
+    mean_product,
+    virial,
+)
 from ..experiment import Band, Experiment, Settings, last, setting
 from ..job import Job
 from ..world import averaged, measured_steps, paced, ratio
