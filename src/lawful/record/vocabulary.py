@@ -228,6 +228,7 @@ _PLAIN = [
     Quantity("batch_ratio", "k: batch size over that of the run it is compared with"),
     Quantity("rate_ratio", "learning rate over that of the run it is compared with"),
     Quantity("rate_curvature", "ηλ_1 of the run with the larger batch, λ_1 of the Hessian"),
+    Quantity("rate_curvature_batch", "ηλ_1 of the sharpest mini-batch"),
     Quantity("rate_curvature_adam", "the same under Adam, λ_1 of P^{−1/2} H P^{−1/2}"),
     # charges of continuous symmetries (layer is the symmetry, e.g. "rescaling of fc0, fc1") -----
     Quantity(
