@@ -8,6 +8,7 @@ def drifting(empty):
     """Reshuffled: ends at 1.05 of what F predicts."""
     empty.record("entropic_drift", [0.0, 0.021], stderr=1e-4)
     empty.record("entropic_drift_predicted", [0.0, 0.020], stderr=0.0)
+    empty.record("rate_curvature_batch", 0.08, stderr=0.0)
     return empty.record("reshuffled", 1.0, stderr=0.0)
 
 
@@ -22,6 +23,15 @@ def test_gradient_flow_on_the_loss_would_violate_it(drifting):
     assert drifting.record("entropic_drift", [0.0, 1e-3], stderr=1e-4).verdict(
         "entropic_drift"
     ).status == ("violated")
+
+
+def test_a_drift_a_fifth_too_large_violates_it_unless_the_steps_are_large(drifting):
+    drifting.record("entropic_drift", [0.0, 0.024], stderr=1e-4)
+    assert drifting.verdict("entropic_drift").status == "violated"
+    drifting.record("rate_curvature_batch", 0.3, stderr=0.0)
+    found = drifting.verdict("entropic_drift")
+    assert found.status == "out of regime"
+    assert "first order in η" in found.sentence
 
 
 def test_independent_batches_are_out_of_regime(drifting):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from lawful.theory.central_flow import complementarity, flow, gradient_flow, oscillation
+from lawful.theory.central_flow import complementarity, cycle, flow, gradient_flow, oscillation
 
 
 @dataclass
@@ -60,6 +60,28 @@ def test_the_centre_of_gradient_descent_follows_the_flow():
     assert np.mean(losses[200:]) == pytest.approx(end.loss, rel=0.1)
     free = gradient_flow(Valley, np.array([0.0, 0.98]), eta, steps)
     assert free[-1][1] > 2
+
+
+def test_oscillation_and_sharpness_go_round_in_a_cycle():
+    """Started 5 % off balance, gradient descent takes as long as the formula says, to 1 %."""
+    b = 5e-4
+    w, sharpness = np.array([1.05 * oscillation(b, 1.0) ** 0.5, 1.0]), []
+    for _ in range(1000):
+        w = w - Valley(w, b=b).gradient
+        sharpness.append(1 + w[1])
+    above = np.array(sharpness) > 2
+    turns = np.flatnonzero(above[1:] & ~above[:-1])
+    assert np.diff(turns).mean() == pytest.approx(cycle(1.0, b), rel=0.01)
+
+
+def test_a_start_above_the_edge_costs_the_same_in_any_number_of_substeps():
+    """The pulse that brings S back to 2/η has a variance ∝ 1/δ, and a mean that does not."""
+    means = [
+        np.mean([m.variance for m in flow(Valley, np.array([0.0, 1.03]), 1.0, 50, substeps=n)[:-1]])
+        for n in (1, 2, 8)
+    ]
+    assert means[0] > 1.1 * oscillation(0.002, 1.0)
+    assert means == pytest.approx([means[0]] * 3, rel=0.01)
 
 
 def test_below_the_edge_it_is_gradient_flow():

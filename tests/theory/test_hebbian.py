@@ -30,6 +30,31 @@ def test_the_product_vanishes_at_the_critical_noise() -> None:
     assert ratio == pytest.approx(4, rel=0.06)
 
 
+def test_the_general_critical_noise_is_that_of_the_regression() -> None:
+    """c = d_b‖Σ_a‖²: for d_b = 1 and Σ_a = I, γ⟨W, Hebb⟩/c is γ‖w*‖²/(d(1 + γ)²)."""
+    target, gamma = np.array([1.0, -2.0, 0.5]), 0.3
+    v = target / (1 + gamma)
+    found = hebbian.flipping_noise(gamma * (v @ v), 3.0)
+    assert found == pytest.approx(hebbian.critical_noise(target @ target, 3, gamma=gamma))
+    assert hebbian.flipping_noise(1.0, 0.0) == np.inf
+
+
+@pytest.mark.parametrize("share", [0.5, 2.0])
+def test_the_product_of_a_linear_map_at_rest(share: float) -> None:
+    """Inputs that are not white, three outputs: γ⟨W, WΣ⟩ − d_bσ²‖Σ‖², by sampling the noise."""
+    rng, gamma = np.random.default_rng(2), 0.2
+    root = rng.normal(size=(5, 5))
+    Sigma, C = root @ root.T / 5, rng.normal(size=(3, 5))
+    W = C @ np.linalg.inv(Sigma + gamma * np.eye(5))
+    restoring, response = gamma * np.sum(W * (W @ Sigma)), 3 * np.sum(Sigma**2)
+    noise = share * hebbian.flipping_noise(restoring, response)
+    noisy = W + np.sqrt(noise) * rng.normal(size=(200_000, 3, 5))
+    hebb = noisy @ Sigma
+    product = ((C - hebb) * hebb).sum((1, 2)).mean()
+    assert product == pytest.approx(restoring - response * noise, rel=0.03)
+    assert (product > 0) == (share < 1)
+
+
 def test_the_virial_of_a_stationary_walk() -> None:
     """U = a − W − γW + ξ: an Ornstein–Uhlenbeck walk, 4,000 copies, within 1 %."""
     rng, eta, gamma = np.random.default_rng(0), 0.2, 0.3

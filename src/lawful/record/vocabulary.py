@@ -231,6 +231,7 @@ _PLAIN = [
     Quantity("batch_ratio", "k: batch size over that of the run it is compared with"),
     Quantity("rate_ratio", "learning rate over that of the run it is compared with"),
     Quantity("rate_curvature", "ηλ_1 of the run with the larger batch, λ_1 of the Hessian"),
+    Quantity("rate_curvature_batch", "ηλ_1 of the sharpest mini-batch"),
     Quantity("rate_curvature_adam", "the same under Adam, λ_1 of P^{−1/2} H P^{−1/2}"),
     # charges of continuous symmetries (layer is the symmetry, e.g. "rescaling of fc0, fc1") -----
     Quantity(
@@ -308,6 +309,7 @@ _PLAIN = [
     Quantity("sharpness_slope", "‖∇λ_1‖", "ℓ/θ³"),
     Quantity("oscillation2", "(uᵀ∇L/λ_1)²: squared distance from the floor along u", "θ²"),
     Quantity("oscillation_variance", "squared distance of the iterates from their midpoints", "θ²"),
+    Quantity("oscillation_cycle", "2π/(η√(2α)): steps of a cycle at the edge of stability"),
     Quantity("flow_distance", "‖w − w̄‖ of a flow from the midpoints of the iterates", "θ"),
     Quantity("curvature_products", "Hessian products spent on a curvature measurement"),
     # neural tangent kernel and features, against the first measurement --------------------------

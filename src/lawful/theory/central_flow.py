@@ -17,18 +17,31 @@ leaves C − ηδ(A − B[Σ]), and
 
     0 ⪯ Σ ⟂ C/(ηδ) − A + B[Σ] ⪰ 0,
 
-the optimality condition of the convex problem  min_{Σ ⪰ 0} ½⟨Σ, B[Σ]⟩ + ⟨Σ, C/(ηδ) − A⟩.
+the optimality condition of the convex problem  min_{Σ ⪰ 0} ½⟨Σ, B[Σ]⟩ + ⟨Σ, C/(ηδ) − A⟩. Where a
+flow begins above the edge, Σ of the first steps is a pulse ∝ 1/δ that brings it back: only means
+over a time do not depend on δ.
+
+Cycles. The balance is one of averages. The oscillation swells while S > 2/η and sinks below it,
+each step ln x² by 2η(S − 2/η), and it is x² that pushes S back, each step by η(α − ½‖∇S‖²x²) with
+α = ⟨−∇L, ∇S⟩. Small departures from σ² go round in
+
+    2π/(η√(2α))   steps,
+
+and over n steps the mean of B[xxᵀ] misses A by what C has changed, ΔC/(ηn). The formulas above are
+therefore for means over whole cycles, and better the more of them.
 
 Regime: η small enough that the oscillation is small against the scale on which H changes; start it
-after a few oscillations, as a noiseless run needs time to leave the floor.
+after a few cycles, as a noiseless run needs time to leave the floor.
 
-Source: J. Cohen, A. Damian, A. Talwalkar, J. Z. Kolter, J. D. Lee, arXiv 2410.24206.
+Source: J. Cohen, A. Damian, A. Talwalkar, J. Z. Kolter, J. D. Lee, arXiv 2410.24206 (the flow);
+A. Damian, E. Nichani, J. D. Lee, arXiv 2209.15594 (the cycle of one direction; its length here).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -52,14 +65,17 @@ class Surface(Protocol):
 
 @dataclass(frozen=True)
 class Moment:
-    """Where the flow is: w, and what gradient descent shows there on average.
+    """One step of the flow: where it begins, w, and what gradient descent shows there on average.
 
-    loss: L + tr Σ/η.  variance: tr Σ.  top: (k,) curvatures watched, falling.
+    loss: mean of L + tr Σ/η over the step.  variance: mean of tr Σ.
+    rate: ⟨Σ, A⟩/tr Σ, the α of the directions that oscillate; 0 where none does.
+    top:  (k,) curvatures watched at w, falling.
     """
 
     w: Array
     loss: float
     variance: float
+    rate: float
     top: Array
 
 
@@ -72,6 +88,15 @@ def oscillation(rate: float, slope: float) -> float:
     1.5
     """
     return max(0.0, 2 * rate / slope**2)
+
+
+def cycle(eta: float, rate: float) -> float:
+    """2π/(η√(2α)): steps in which oscillation and sharpness go round once; infinite for α ≤ 0.
+
+    >>> round(cycle(0.2, 0.05), 1)
+    99.3
+    """
+    return 2 * math.pi / (eta * math.sqrt(2 * rate)) if rate > 0 else math.inf
 
 
 def complementarity(B: Array, C: Array, *, rounds: int = 2000) -> Array:
@@ -105,26 +130,30 @@ def flow(
     at: Callable[[Array], Surface], w: Array, eta: float, steps: int, *, substeps: int = 4,
     watch: float = 1.5,
 ) -> list[Moment]:  # fmt: skip
-    """The path over `steps` steps of gradient descent, one moment at each step, both ends in it.
+    """The path over `steps` steps of gradient descent: a moment for each, and one at its end.
 
     at:       w ↦ the loss around it.
     substeps: Euler steps for one step of gradient descent.
     watch:    curvatures above watch/η take part in the complementarity problem.
     """
     path = []
-    for n in range(steps * substeps + 1):
-        surface = at(w)
-        moment, dw = _velocity(surface, w, eta, 1 / substeps, watch)
-        if n % substeps == 0:
-            path.append(moment)
-        w = w + dw / substeps
-    return path
+    for _ in range(steps):
+        parts = []
+        for _ in range(substeps):
+            moment, dw = _velocity(at(w), w, eta, 1 / substeps, watch)
+            parts.append(moment)
+            w = w + dw / substeps
+        path.append(_mean(parts))
+    return [*path, _velocity(at(w), w, eta, 1 / substeps, watch)[0]]
 
 
 def gradient_flow(
     at: Callable[[Array], Surface], w: Array, eta: float, steps: int, *, substeps: int = 4
 ) -> list[Array]:
-    """dw/dt = −η∇L, which knows no edge: the path it would take, as `flow` gives it."""
+    """dw/dt = −η∇L, which knows no edge: the path it would take, at every step.
+
+    substeps: Euler steps for one of descent; one alone would be gradient descent itself.
+    """
     path = []
     for n in range(steps * substeps + 1):
         if n % substeps == 0:
@@ -139,7 +168,7 @@ def _velocity(
     values, U = surface.unstable(watch / eta)
     k = len(values)
     if k == 0:
-        return Moment(w, surface.loss, 0.0, values), -eta * surface.gradient
+        return Moment(w, surface.loss, 0.0, 0.0, values), -eta * surface.gradient
     slopes = np.empty((k, k, len(w)))
     for i in range(k):
         for j in range(i + 1):
@@ -150,7 +179,17 @@ def _velocity(
     Sigma = complementarity(B, left - A)
     force = surface.gradient + np.tensordot(Sigma, slopes, axes=2) / 2
     variance = float(np.trace(Sigma))
-    return Moment(w, surface.loss + variance / eta, variance, values), -eta * force
+    rate = float(np.sum(Sigma * A)) / variance if variance > 0 else 0.0
+    return Moment(w, surface.loss + variance / eta, variance, rate, values), -eta * force
+
+
+def _mean(parts: list[Moment]) -> Moment:
+    """One moment of the parts of a step."""
+    loss, variance, rate = (
+        float(np.mean([getattr(part, name) for part in parts]))
+        for name in ("loss", "variance", "rate")
+    )
+    return replace(parts[0], loss=loss, variance=variance, rate=rate)
 
 
 def _positive(M: Array) -> Array:

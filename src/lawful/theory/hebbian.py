@@ -9,6 +9,14 @@ Ridge regression, ½(wᵀx − y)², x ~ N(0, I_d), y = w*ᵀx, v = w*/(1 + γ),
 
     E[Δ·Hebb] = (d + 2) (γ‖w*‖²/(1 + γ)² − dσ²),        σ_c² = γ‖w*‖²/(d(1 + γ)²).
 
+In any network E⟨Δ, Hebb⟩ = ⟨EΔ, E Hebb⟩ + Tr Cov(Δ, Hebb), and EΔ = γW at rest. Noise of variance
+σ² on all weights moves both, by δΔ and δHebb to first order in ε, so that up to σ⁴
+
+    E⟨Δ, Hebb⟩ = γ⟨W, Hebb⟩ − cσ²,    c = −E⟨δΔ, δHebb⟩/σ²,        σ_c² = γ⟨W, Hebb⟩/c.
+
+For one linear map of inputs with Σ_a = E[h_a h_aᵀ], c = d_b‖Σ_a‖², which no decay changes: the
+regression again, σ_c² ∝ γ. A hidden layer shrinks under decay, c with it, and σ_c² grows faster.
+
 Virial. For W ← W + ηU, U = Δ − γW + ξ, at stationarity of E‖W‖², for any network and batch,
 
     E⟨W, Δ⟩ = γ E‖W‖² − (η/2) E‖U‖² (− E⟨W, ξ⟩ = 0),
@@ -26,7 +34,7 @@ Range. Stationary weights (a short run is not, at small γ); the first formula a
 Gaussian inputs.
 
 Source: Koplow, Poggio, Ziyin, arXiv 2505.18069 (Δ = γW, the regression under weight noise); mean,
-σ_c², virial and batch-size law derived here.
+both σ_c², virial and batch-size law derived here.
 """
 
 from __future__ import annotations
@@ -52,6 +60,15 @@ def critical_noise(norm2: float, dim: int, *, gamma: float) -> float:
     if not gamma >= 0:
         raise ValueError(f"gamma={gamma}: weight decay cannot be negative")
     return gamma * norm2 / (dim * (1 + gamma) ** 2)
+
+
+def flipping_noise(restoring: float, response: float) -> float:
+    """σ_c² = γ⟨W, Hebb⟩/c; infinite where noise does not turn the sign, c ≤ 0.
+
+    >>> flipping_noise(0.2, 50.0)
+    0.004
+    """
+    return restoring / response if response > 0 else math.inf
 
 
 def virial(weight_norm2: float, update_norm2: float, *, gamma: float, eta: float) -> float:
