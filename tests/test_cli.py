@@ -198,7 +198,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def pressed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lawful.cli.trained", pressed)
+    monkeypatch.setattr("lawful.cli.making.trained", pressed)
     result = call("run", "canonical-digits", "--out", tmp_path / "my run", "--set", "depth=3")
     assert result.exit_code == 130
     assert result.stdout == ""

@@ -38,7 +38,7 @@ def test_an_unknown_experiment_names_the_nearest():
 @pytest.mark.parametrize(
     ("pair", "message"),
     [
-        ("weightdecay=1", "unknown setting 'weightdecay'; did you mean weight_decay"),
+        ("weightdecay=1", "unknown setting 'weightdecay': did you mean weight_decay"),
         ("steps", "'steps' is not of the form key=value. Valid: scale, device"),
         ("steps=many", "setting steps='many': a whole number is needed"),
         ("weight_decay=x", "setting weight_decay='x': a number is needed"),

@@ -38,7 +38,7 @@ from urllib.parse import quote
 from ..record import RecordError
 from ..record.manifest import read_manifest
 from ..record.sweep import Sweep, SweepRun, is_sweep, read_sweep, write_sweep
-from .experiment import Experiment, experiment, parse
+from .experiment import Experiment, experiment, parse, spelled
 from .training import bar
 
 ATTEMPTS = 2
@@ -135,19 +135,6 @@ def planned(
         runs += [SweepRun(folder_name(place, seed), point, seed) for seed in seeds]
     values = {key: tuple(found.values()) for key, found in axes.items()}
     return Sweep(out, chosen.name, pairs, values, tuple(seeds), tuple(runs))
-
-
-def spelled(value: Any) -> str:
-    """A value as it is typed and as it stands in the name of a folder.
-
-    >>> spelled(0.001), spelled(1 / 3), spelled(True), spelled("tanh")
-    ('0.001', '0.3333333333333333', 'true', 'tanh')
-    """
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    return str(value)
 
 
 def folder_name(place: Mapping[str, str], seed: int) -> str:
