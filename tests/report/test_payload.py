@@ -67,7 +67,7 @@ def test_matrices_stay_within_their_budget(tmp_path: Path, monkeypatch: pytest.M
     layers = payload(run)["layers"]
     assert sum(len(to_script(layer["frames"])) for layer in layers) <= 60_000
     for layer in layers:
-        assert layer["view"] == {"size": 32, "of": 11}
+        assert layer["view"] == {"size": 32, "of": 11, "lost": 0}
         steps = [step for step, *_ in layer["frames"]]
         assert 2 <= len(steps) < 11
         assert (steps[0], steps[-1]) == (0, 39)

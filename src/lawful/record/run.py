@@ -79,6 +79,8 @@ class Run:
         """Observed layers in the manifest's order, then any other that was measured."""
         declared = [layer["name"] for layer in self.manifest.get("layers", [])]
         seen = [name for (name,) in self._ask("SELECT name FROM layer ORDER BY seen")]
+        if not all(isinstance(name, str) for name in seen):
+            raise RecordError(f"{self.path / DATABASE} is damaged: a layer's name is no text")
         return [name for name in dict.fromkeys(declared + seen) if name]
 
     @property
@@ -184,6 +186,27 @@ class Run:
         parts = [_load(self.path, part, layer, int(step)).astype(np.float64) for part in needs]
         with explained(f"cannot derive {quantity} of layer {layer!r} at step {step}"):
             return derive(*parts)
+
+    def arrays(
+        self, step: int, places: Iterable[tuple[str, str]]
+    ) -> dict[tuple[str, str], np.ndarray]:
+        """Stored arrays of one step, (layer, quantity) -> array, from one reading of its file.
+
+        Raises `RecordError` when one of them is not there, or the file is missing or damaged.
+        """
+        file = array_file(self.path, step)
+        with (
+            explained(f"cannot read {file}, missing or damaged"),
+            safe_open(file, framework="numpy") as found,
+        ):
+            return {place: found.get_tensor(array_key(*place)) for place in places}
+
+    def kept(self) -> dict[tuple[str, str], list[int]]:
+        """Which arrays are stored: (layer, quantity) -> steps, rising."""
+        steps: dict[tuple[str, str], list[int]] = {}
+        for layer, name, step in self._ask("SELECT layer, quantity, step FROM array ORDER BY step"):
+            steps.setdefault((layer, name), []).append(step)
+        return steps
 
     def array_steps(self, quantity: str, layer: str) -> list[int]:
         """Steps at which `array` has an answer, rising."""

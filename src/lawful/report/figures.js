@@ -375,10 +375,11 @@ function showFrame(layer) {
   slider.closest(".slider").hidden = list.length < 2;
   const [step, curves, view] = list[Math.min(+slider.value, list.length - 1)] || [null, {}, null];
   element("frame-step").textContent = list.length ? saySteps(step) : "";
-  const { size, of } = layer.view;
+  const { size, of, lost } = layer.view;
   element("scale").hidden = element("views").hidden = !view;
-  element("views-note").textContent = !list.length ? "No matrices and no spectra were kept for this layer."
-    : (list.length < of ? `${list.length} of the ${of} steps kept are in this file, to keep it small. ` : "") +
+  const away = lost ? `${lost} of the steps kept could not be read. ` : "";
+  element("views-note").textContent = !list.length ? away || "No matrices and no spectra were kept for this layer."
+    : away + (list.length + lost < of ? `${list.length} of the ${of} steps kept are in this file, to keep it small. ` : "") +
       (view ? `Up to ${size} neurons of each side; each matrix is divided by its largest diagonal entry.`
         : "No matrices were kept at this step.");
   const jobs = [];

@@ -147,7 +147,8 @@ def _findings(verdicts: Sequence[Verdict]) -> Table:
     table.add_column(overflow="fold", ratio=1)
     for v in verdicts:
         look = status(v.status)
-        finding = Text(_numbers(v)).append(f"\n{v.sentence}", style="dim")
+        numbers = _numbers(v)
+        finding = Text("" if numbers == MISSING else f"{numbers}\n").append(v.sentence, style="dim")
         mark = Text(f"{look.sign} {v.status}", style=look.style)
         table.add_row(mark, Text(layer_name(v.layer)), finding)
     return table
