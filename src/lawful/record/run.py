@@ -230,7 +230,9 @@ class Run:
         )
         for step, value, stderr, n in rows:
             with explained(f"{self.path / DATABASE} is damaged"):
-                return Measurement(step, layer, quantity, _number(value), _number(stderr), int(n))
+                return Measurement(
+                    int(step), layer, quantity, _number(value), _number(stderr), int(n)
+                )
         return None
 
     def _stored_steps(self, quantity: str, layer: str) -> set[int]:

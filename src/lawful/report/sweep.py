@@ -44,21 +44,19 @@ def write_sweep_report(sweep: Sweep, verdicts: Mapping[str, Sequence[Verdict]], 
 def render_sweep(sweep: Sweep, verdicts: Mapping[str, Sequence[Verdict]]) -> str:
     """The page as a string."""
     found = diagram(sweep, verdicts)
-    return (
-        environment()
-        .from_string(asset("sweep.html.j2"))
-        .render(
-            title=f"{sweep.experiment}: a sweep",
-            headline=headline(sweep),
-            sweep=sweep,
-            looks=[*STATUSES.values(), TIE],
-            laws=list(dict.fromkeys(law for law, _ in found.claims)),
-            layers=list(dict.fromkeys(layer for _, layer in found.claims)),
-            troubled=[run for run in sweep.runs if run.message or run.status != "finished"],
-            css=asset("page.css") + asset("sweep.css"),
-            script=asset("sweep.js"),
-            data=to_script(document(found)),
-        )
+    made = environment()
+    made.filters["spelled"] = _text
+    return made.from_string(asset("sweep.html.j2")).render(
+        title=f"{sweep.experiment}: a sweep",
+        headline=headline(sweep),
+        sweep=sweep,
+        looks=[*STATUSES.values(), TIE],
+        laws=list(dict.fromkeys(law for law, _ in found.claims)),
+        layers=list(dict.fromkeys(layer for _, layer in found.claims)),
+        troubled=[run for run in sweep.runs if run.message or run.status != "finished"],
+        css=asset("page.css") + asset("sweep.css"),
+        script=asset("sweep.js"),
+        data=to_script(document(found)),
     )
 
 
