@@ -201,8 +201,8 @@ def watch(runs: tuple[Path, ...], host: str, port: int, token: str | None) -> No
 
 
 def written(run: Path, out: Path, as_json: bool) -> None:
-    """Say where a file was written."""
+    """Say where a file was written; not into what may itself be that file (/dev/stdout)."""
     if as_json:
         emit({"run": str(run), "file": str(out)})
     else:
-        click.echo(out)
+        click.echo(out, err=not out.is_file())

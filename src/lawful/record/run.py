@@ -204,8 +204,10 @@ class Run:
     def kept(self) -> dict[tuple[str, str], list[int]]:
         """Which arrays are stored: (layer, quantity) -> steps, rising."""
         steps: dict[tuple[str, str], list[int]] = {}
-        for layer, name, step in self._ask("SELECT layer, quantity, step FROM array ORDER BY step"):
-            steps.setdefault((layer, name), []).append(step)
+        with self._reading() as database:
+            rows = database.execute("SELECT layer, quantity, step FROM array ORDER BY step")
+            for layer, name, step in rows:
+                steps.setdefault((layer, name), []).append(int(step))
         return steps
 
     def array_steps(self, quantity: str, layer: str) -> list[int]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..laws import cite, laws
 from ..record.errors import explained
-from ..record.folder import replacing
+from ..record.folder import written_for_user
 from ..record.vocabulary import RELATIONS
 from .knobs import knobs, trend_word
 from .payload import payload, to_script
@@ -59,10 +59,8 @@ def write_report(run: Run, verdicts: Iterable[Verdict], out: Path) -> Path:
 
 def written(page: str, out: Path) -> Path:
     """Write a page, whole or not at all: a reader never opens half a report."""
-    with explained(f"cannot write {out}"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(out) as draft:
-            draft.write_text(page, encoding="utf-8")
+    with explained(f"cannot write {out}"), written_for_user(out) as draft:
+        draft.write_text(page, encoding="utf-8")
     return out
 
 

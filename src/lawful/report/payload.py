@@ -138,7 +138,8 @@ def _series(table: pd.DataFrame, stepsets: _Interned) -> dict[str, dict[str, lis
     """{layer: {quantity: [stepset, values, standard errors or None, n of the last step]}}."""
     columns = [table[name].to_numpy() for name in ("step", "value", "stderr", "n")]
     series: dict[str, dict[str, list[Any]]] = {}
-    for (layer, name), rows in table.groupby(["layer", "quantity"], sort=False).indices.items():
+    curves: Any = table.groupby(["layer", "quantity"], sort=False).indices
+    for (layer, name), rows in curves.items():
         step, value, error, n = (c[rows[thin(len(rows), SERIES_STEPS)]] for c in columns)
         errors = _numbers(error)
         series.setdefault(str(layer), {})[str(name)] = [
@@ -194,8 +195,9 @@ def _frame(
         ranks[str(len(values))] = [j + 1 for j in index]
         curves[name] = [len(values), _numbers(values[index])]
     view = arrays.get("view")
-    drawn = view is not None and 0 < size <= _side(view)
-    return [step, curves, pack_view(view[:, :size, :size]) if drawn else None]
+    if view is None or not 0 < size <= _side(view):
+        return [step, curves, None]
+    return [step, curves, pack_view(view[:, :size, :size])]
 
 
 def _view_sizes(run: Run, kept: dict[tuple[str, str], list[int]], budget: int) -> dict[str, int]:
@@ -203,7 +205,7 @@ def _view_sizes(run: Run, kept: dict[tuple[str, str], list[int]], budget: int) -
     last: dict[int, list[tuple[str, str]]] = {}
     for place in (place for place in kept if place[1] == "view"):
         last.setdefault(kept[place][-1], []).append(place)
-    sizes = {}
+    sizes: dict[str, int] = {}
     for step, places in last.items():
         with suppress(RecordError):
             sizes |= {
