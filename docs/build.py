@@ -23,9 +23,9 @@ from typing import Any
 import click
 
 from lawful import estimators, forecast, instruments, theory
-from lawful.cli import cli, spelled
+from lawful.cli import cli
 from lawful.cli import main as command
-from lawful.lab.experiment import Band, Experiment, experiments
+from lawful.lab.experiment import Band, Experiment, experiments, spelled
 from lawful.laws import laws
 from lawful.laws.law import Law
 from lawful.record import RELATIONS, VOCABULARY, quantity

@@ -6,9 +6,12 @@ import json
 import math
 import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+import warnings
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -17,6 +20,7 @@ from click.testing import CliRunner, Result
 
 from lawful.cli import cli
 from lawful.record import RELATIONS, Measurement, RecordError, RunWriter, open_run
+from lawful.record.folder import DATABASE
 
 COMMANDS = (
     *("run", "test", "show", "report", "compare"),
@@ -198,7 +202,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def pressed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lawful.cli.trained", pressed)
+    monkeypatch.setattr("lawful.cli.making.trained", pressed)
     result = call("run", "canonical-digits", "--out", tmp_path / "my run", "--set", "depth=3")
     assert result.exit_code == 130
     assert result.stdout == ""
@@ -206,6 +210,55 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "interrupted; resume with lawful run canonical-digits "
         f"--out '{tmp_path}/my run' --seed 0 --set depth=3 --resume"
     )
+
+
+def test_a_seed_is_one_that_every_library_takes(tmp_path: Path) -> None:
+    for seed in (-1, 2**32):
+        result = call("run", "canonical-digits", "--out", tmp_path / "a", "--seed", seed)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "'--seed'" in result.stderr
+
+
+def test_an_error_is_told_once_and_no_line_of_code_with_it(tmp_path: Path) -> None:
+    result = call("run", "canonical-digits", "--out", tmp_path / "a", "--set", "batch=5000")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "Error: batch=5000: the data have 1400 samples; use 1 to 1400\n"
+
+
+def test_a_warning_is_one_sentence(run: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("default")
+        patch.setattr("lawful.laws.test", warned)
+        result = call("test", run)
+    assert result.exit_code == 0
+    assert result.stderr == "Warning: law 'rga_c' is unknown\n"
+
+
+def warned(*_: object) -> list[object]:
+    warnings.warn("law 'rga_c' is unknown", stacklevel=1)
+    warnings.warn("overflow", RuntimeWarning, stacklevel=1)
+    return []
+
+
+def test_a_folder_of_runs_names_one(run: Path) -> None:
+    result = call("test", run.parent)
+    assert result.exit_code == 2
+    assert result.stderr == f"Error: {run.parent} is not a run but holds 1: name one, {run}\n"
+
+
+@pytest.mark.parametrize("command", ["test", "show", "report", "cite", "export"])
+def test_a_damaged_record_is_one_sentence(command: str, run: Path) -> None:
+    with closing(sqlite3.connect(run / DATABASE)) as database, database:
+        database.execute("UPDATE measurement SET value = 'abc'")
+    result = call(command, run)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert len(result.stderr.splitlines()) == 1
+    assert "measurements.sqlite is damaged" in result.stderr
+
+
+def test_a_report_goes_into_a_folder_too(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    assert call("report", run, "-o", tmp_path).stdout.strip() == str(tmp_path / "report.html")
 
 
 def test_training_that_breaks_down_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:

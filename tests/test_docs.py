@@ -135,13 +135,15 @@ def test_the_demo_gives_the_verdicts_of_the_readme(tmp_path: Path) -> None:
     assert CliRunner().invoke(cli, ["run", "canonical-digits", "--out", out]).exit_code == 0
     result = CliRunner().invoke(cli, ["test", out, "--json"])
     found = {(v["law"], v["layer"]): v for v in json.loads(result.stdout)["verdicts"]}
-    shown = re.findall(
-        r"^. (holds|violated|undetermined|out of regime) +(\w+) +([\d.]+) \[.*\n +(\w+)",
-        next(b for b in blocks(ROOT / "README.md", "text") if "null" in b),
-        re.MULTILINE,
-    )
+    block = next(b for b in blocks(ROOT / "README.md", "text") if "null" in b)
+    row = r"^  . (holds|violated|undetermined|out of regime) +(\w+) +([\d.]+) \["
+    shown = [
+        (law, *found)
+        for law, rows in re.findall(r"^(\w+)\n((?:  .*\n)+)", block, re.MULTILINE)
+        for found in re.findall(row, rows, re.MULTILINE)
+    ]
     assert len(shown) == 4
-    for status, law, effect, layer in shown:
+    for law, status, layer, effect in shown:
         verdict = found[law, layer]
         assert verdict["status"] == status
         assert verdict["effect"] == pytest.approx(float(effect), abs=0.02)

@@ -38,17 +38,33 @@ def test_an_unknown_experiment_names_the_nearest():
 @pytest.mark.parametrize(
     ("pair", "message"),
     [
-        ("weightdecay=1", "unknown setting 'weightdecay'; did you mean weight_decay"),
+        ("weightdecay=1", "unknown setting 'weightdecay': did you mean weight_decay"),
         ("steps", "'steps' is not of the form key=value. Valid: scale, device"),
         ("steps=many", "setting steps='many': a whole number is needed"),
         ("weight_decay=x", "setting weight_decay='x': a number is needed"),
         ("bias=maybe", "setting bias='maybe': true or false is needed"),
         ("labels=false", "setting labels='false': use one of true, permuted"),
+        ("width=0", "setting width='0': a whole number ≥ 1 is needed"),
+        ("depth=-1", "setting depth='-1': a whole number ≥ 1 is needed"),
+        ("weight_decay=-1", "setting weight_decay='-1': a finite number ≥ 0 is needed"),
+        ("learning_rate=nan", "setting learning_rate='nan': a finite number ≥ 0 is needed"),
     ],
 )
 def test_a_wrong_setting_names_the_key_and_the_remedy(pair, message):
     with pytest.raises(ValueError, match=message):
         DIGITS.configure([pair])
+
+
+def test_of_several_numbers_each_is_in_range():
+    with pytest.raises(ValueError, match="setting gamma='0,inf': a finite number ≥ 0 is needed"):
+        DECAY.configure(["gamma=0,inf"])
+
+
+def test_zero_stays_where_it_stands_for_all_and_below_it_where_the_default_is():
+    assert experiment("canonical-conv").configure(["train=0"]).train == 0
+    assert experiment("mup-transfer").configure(["octaves=-3,2"]).octaves == (-3, 2)
+    with pytest.raises(ValueError, match="a finite number is needed"):
+        experiment("mup-transfer").configure(["octaves=-3,nan"])
 
 
 def test_settings_are_typed_and_what_is_given_beats_the_scale():

@@ -121,6 +121,15 @@ def test_a_second_sweep_is_refused_and_a_resumed_one_does_nothing(tmp_path: Path
     assert set(STARTED.values()) == {1}
 
 
+def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(RecordError, match=r"not empty and not a sweep \(thesis\.tex\)"):
+        made(tmp_path)
+    with pytest.raises(RecordError, match="cannot write to the sweep folder"):
+        made(tmp_path / "thesis.tex")
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
 def test_a_grown_grid_makes_the_new_runs_only(tmp_path: Path) -> None:
     made(tmp_path)
     made(tmp_path, ("a=1,2,3,4",), seeds=2, resume=True)

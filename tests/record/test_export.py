@@ -1,6 +1,7 @@
 """What is exported equals the table of the run, in any program that reads CSV or Parquet."""
 
 import math
+import os
 
 import pandas as pd
 import pytest
@@ -29,6 +30,22 @@ def test_the_export_reads_back(run, tmp_path, format, read):
 
 def test_a_folder_gets_a_named_file(run, tmp_path):
     assert export(run, tmp_path) == tmp_path / "measurements.csv"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_link_is_followed_and_a_pipe_is_written_not_replaced(run, tmp_path):
+    """As root, replacing /dev/stdout would remove it for every program."""
+    (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
+    export(run, tmp_path / "link.csv")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert len(pd.read_csv(tmp_path / "real.csv")) == 6
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    export(run, pipe)
+    assert os.read(reader, 1 << 16).startswith(b"step,layer,quantity")
+    os.close(reader)
+    assert pipe.is_fifo()
 
 
 def test_what_cannot_be_exported_is_one_sentence(run, tmp_path, monkeypatch):

@@ -257,7 +257,7 @@ def test_what_is_missing_is_named(path, tmp_path):
         open_run(tmp_path / "nowhere")
     with pytest.raises(RecordError, match=r"has no manifest\.json"):
         open_run(tmp_path)
-    with pytest.raises(RecordError, match="no such folder"):
+    with pytest.raises(RecordError, match="this is a file, a run is a folder"):
         open_run(path / MANIFEST)
     (path / DATABASE).unlink()
     with pytest.raises(RecordError, match=r"has no measurements\.sqlite"):
@@ -359,3 +359,23 @@ def test_a_killed_run_never_loses_its_log_in_silence(path, tmp_path, request):
     request.getfixturevalue("unwritable")
     with pytest.raises(RecordError, match="copy the folder to a writable place"):
         open_run(copy)
+
+
+def test_the_arrays_of_a_step_come_from_one_reading(path):
+    run = open_run(path)
+    kept = run.kept()
+    assert all(steps == run.array_steps(name, layer) for (layer, name), steps in kept.items()
+               if name in ("W", "H_a", "G_b"))  # fmt: skip
+    step = kept["fc1", "W"][-1]
+    places = [place for place, steps in kept.items() if step in steps]
+    for (layer, name), array in run.arrays(step, places).items():
+        assert np.array_equal(array, run.array(name, layer=layer, step=step))
+    with pytest.raises(RecordError, match="missing or damaged"):
+        run.arrays(step, [("fc1", "view"), ("fc9", "W")])
+
+
+def test_a_layer_whose_name_is_no_text_is_refused(path):
+    with closing(sqlite3.connect(path / DATABASE)) as database, database:
+        database.execute("UPDATE layer SET name = x'ff00' WHERE name = 'fc1'")
+    with pytest.raises(RecordError, match="a layer's name is no text"):
+        _ = open_run(path).layers

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from synthetic_run import NASTY, synthetic_run, verdicts
 
-from lawful.record import Run
+from lawful.record import RecordError, Run
 from lawful.report import write_report
 from lawful.report.html import render
 
@@ -61,6 +61,17 @@ def test_a_hostile_manifest_is_text(tmp_path: Path, field: dict) -> None:
     hostile = [{"name": NASTY, "kind": NASTY, "reason": NASTY, "parameters": 1}]
     run = synthetic_run(tmp_path / "r", ["fc"], [0], unobserved=hostile, **field)
     assert NASTY not in render(run, [])
+
+
+def test_a_module_of_which_only_the_name_is_known_has_its_row(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path / "r", ["fc"], [0], unobserved=[{"name": "norm"}])
+    assert "no reason recorded" in render(run, [])
+
+
+def test_a_page_that_cannot_be_written_is_one_sentence(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecordError, match=r"cannot write .*page\.html: .*file is a file"):
+        write_report(run, [], tmp_path / "file" / "page.html")
 
 
 def test_nothing_is_loaded_from_anywhere(page: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_run import NASTY, synthetic_run
 
+from lawful.record import RunWriter, open_run
+from lawful.record.folder import DATABASE, array_file
 from lawful.report import payload as room
 from lawful.report.payload import pack_view, payload, thin, to_script
 
@@ -67,7 +71,7 @@ def test_matrices_stay_within_their_budget(tmp_path: Path, monkeypatch: pytest.M
     layers = payload(run)["layers"]
     assert sum(len(to_script(layer["frames"])) for layer in layers) <= 60_000
     for layer in layers:
-        assert layer["view"] == {"size": 32, "of": 11}
+        assert layer["view"] == {"size": 32, "of": 11, "lost": 0}
         steps = [step for step, *_ in layer["frames"]]
         assert 2 <= len(steps) < 11
         assert (steps[0], steps[-1]) == (0, 39)
@@ -76,3 +80,31 @@ def test_matrices_stay_within_their_budget(tmp_path: Path, monkeypatch: pytest.M
 def test_many_layers_and_steps_make_a_sensible_document(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path / "r", [f"layer{i}" for i in range(12)])
     assert len(to_script(payload(run))) < 12 * 250_000
+
+
+def test_arrays_that_cannot_be_read_are_counted_and_left_out(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path / "r", ["fc1", "fc2"], [0, 10, 100])
+    array_file(run.path, 0).write_bytes(b"cut")
+    layer = payload(run)["layers"][1]
+    assert layer["view"]["lost"] == 1
+    assert [step for step, *_ in layer["frames"]] == [100]
+    array_file(run.path, 100).unlink()  # of the last step: not even the size of a view is known
+    layer = payload(run)["layers"][1]
+    assert (layer["view"], layer["frames"]) == ({"size": 0, "of": 2, "lost": 2}, [])
+
+
+def test_a_view_of_another_shape_is_not_drawn(tmp_path: Path) -> None:
+    with RunWriter.create(tmp_path / "r", {}) as writer:
+        for step, shape in ((0, (3,)), (1, (6, 4, 4)), (2, (6, 8, 8))):
+            writer.write(step, [], {("fc", "view"): np.zeros(shape)})
+    (layer,) = payload(open_run(tmp_path / "r"))["layers"]
+    assert [view is not None for *_, view in layer["frames"]] == [False, False, True]
+
+
+def test_a_quantity_of_a_later_lawful_has_no_meaning_here(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path / "r", ["fc"], [0])
+    with closing(sqlite3.connect(run.path / DATABASE)) as database, database:
+        database.execute("UPDATE measurement SET quantity = 'zeta' WHERE quantity = 'width_a'")
+    document = payload(run)
+    assert document["meanings"]["zeta"] == ""
+    assert "zeta" in document["layers"][0]["series"]

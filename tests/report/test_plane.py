@@ -41,3 +41,11 @@ def test_a_flat_spectrum_names_no_phase(tmp_path: Path) -> None:
 
 def test_one_exponent_alone_is_no_point(tmp_path: Path) -> None:
     assert "No pair of exponents" in reading(tmp_path, exponent_p=(0, 0.1)).sentence
+
+
+def test_directions_that_were_not_counted_leave_the_exponents(tmp_path: Path) -> None:
+    found = reading(
+        tmp_path,
+        exponent_p=(0, 0.1), exponent_q=(2, 0.1), directions=(float("nan"), 0), decades=(2, 0),
+    )  # fmt: skip
+    assert found.phase == "forward CRH"

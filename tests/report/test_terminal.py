@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console, RenderableType
-from synthetic_run import synthetic_run, verdicts
+from synthetic_run import NAN, synthetic_run, verdicts
 
+from lawful.laws.verdict import Verdict
 from lawful.record import RELATIONS
 from lawful.report import compare_table, show, verdict_table
 
@@ -61,6 +62,19 @@ def test_the_verdict_table_counts_and_keeps_brackets() -> None:
     assert "[0.870, 0.930]" in text
     assert "● 1 holds" in text
     assert LONG in text.replace("\n", "").replace(" ", "")
+
+
+def test_verdicts_stand_under_their_law_with_the_numbers_on_one_line() -> None:
+    text = printed(verdict_table(verdicts(["fc1", "fc2"], ["norm_stationarity", "rga_b"])))
+    lines = [line.rstrip() for line in text.splitlines()]
+    assert lines[0] == "norm_stationarity"
+    assert lines[1] == "  ● holds          fc1  0.900 [0.870, 0.930] · null 0.300 · start 0.200"
+    assert lines.index("rga_b") > 1
+
+
+def test_a_verdict_without_a_number_is_its_sentence() -> None:
+    nothing = Verdict("crh", "fc", 0, "undetermined", NAN, (NAN, NAN), NAN, NAN, "Too few samples.")
+    assert "◐ undetermined   fc  Too few samples." in printed(verdict_table([nothing]))
 
 
 def test_compare_puts_runs_side_by_side(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ class Browser:
         command = [
             str(found()), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
             "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank",
+            "--disable-quic", f"--user-data-dir={profile}", "--remote-debugging-pipe",
+            "about:blank",
         ]  # fmt: skip
         # Chromium reads its commands from descriptor 3 and answers on 4.
         shell = f'exec "$@" 3<&{self._from_us} 4>&{self._to_us}'

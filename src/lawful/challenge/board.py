@@ -34,6 +34,6 @@ def challenge(name: str) -> Challenge:
     known = challenges()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise KeyError(f"unknown challenge {name!r}; {hint}Valid: {', '.join(known)}")
+        hint = f": did you mean {near[0]}?" if near else "."
+        raise KeyError(f"unknown challenge {name!r}{hint} Valid: {', '.join(known)}")
     return known[name]

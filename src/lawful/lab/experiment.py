@@ -132,6 +132,17 @@ class Experiment:
             run = self.train(single, job)
         return run
 
+    def listed(self) -> dict[str, Any]:
+        """Name, statement and every setting, with its default, its sentence and its choices."""
+        return {
+            "name": self.name,
+            "statement": self.statement,
+            "sweep": self.sweep,
+            "settings": [
+                {"name": f.name, "default": f.default, **f.metadata} for f in fields(self.settings)
+            ],
+        }
+
     def describe(self, settings: Any) -> dict[str, Any]:
         """The `experiment` entry of the manifest; the swept setting as the one value it has."""
         values = asdict(settings)
@@ -207,7 +218,7 @@ def parse(settings: type[Settings], pair: str) -> tuple[str, Any]:
     ('measurements', 12)
     >>> parse(Settings, "measurement=12")
     Traceback (most recent call last):
-    ValueError: unknown setting 'measurement'; did you mean measurements? Valid: scale, device, ...
+    ValueError: unknown setting 'measurement': did you mean measurements? Valid: scale, device, ...
     """
     key, equals, text = pair.partition("=")
     known = {f.name: f for f in fields(settings)}
@@ -225,7 +236,25 @@ def parse(settings: type[Settings], pair: str) -> tuple[str, Any]:
     choices = known[key].metadata["choices"]
     if choices and value not in choices:
         raise ValueError(f"setting {key}={text!r}: use one of {', '.join(map(str, choices))}")
+    fault = _out_of_range(value, _least(known[key].default))
+    if fault:
+        raise ValueError(f"setting {key}={text!r}: {fault}")
     return key, value
+
+
+def spelled(value: Any) -> str:
+    """A setting's value as it is typed after `key=`, and as it stands in the name of a folder.
+
+    >>> spelled((0.0, 0.001)), spelled(1 / 3), spelled(True), spelled("tanh")
+    ('0,0.001', '0.3333333333333333', 'true', 'tanh')
+    """
+    if isinstance(value, tuple):
+        return ",".join(map(spelled, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return str(value)
 
 
 def on(device: str) -> torch.device:
@@ -271,10 +300,31 @@ def _convert(text: str, kind: Any) -> Any:
     return kind(text)
 
 
+def _least(default: Any) -> float:
+    """The least value a setting takes, by its default: counts stay counts, sizes stay sizes.
+
+    >>> _least(16), _least(0), _least(0.1), _least((-3.0, 2.0)), _least("auto")
+    (1, 0, 0, -inf, -inf)
+    """
+    numbers = default if isinstance(default, tuple) else (default,)
+    if isinstance(numbers[0], bool | str) or min(numbers) < 0:
+        return -math.inf
+    return 1 if isinstance(numbers[0], int) and min(numbers) >= 1 else 0
+
+
+def _out_of_range(value: Any, least: float) -> str:
+    """What is wrong with a number, or one of several; empty when nothing is."""
+    numbers = value if isinstance(value, tuple) else (value,)
+    if isinstance(numbers[0], str) or all(math.isfinite(n) and n >= least for n in numbers):
+        return ""
+    kind = "whole" if isinstance(numbers[0], int) else "finite"
+    return f"a {kind} number{f' ≥ {least}' if math.isfinite(least) else ''} is needed"
+
+
 def _near(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), n=2)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    return f"; {hint}Valid: {', '.join(known)}"
+    hint = f": did you mean {' or '.join(close)}?" if close else "."
+    return f"{hint} Valid: {', '.join(known)}"
 
 
 def _same(run: Run, described: dict[str, Any], seed: int) -> None:

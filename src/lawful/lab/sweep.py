@@ -36,13 +36,17 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from ..record import RecordError
+from ..record.errors import explained
 from ..record.manifest import read_manifest
-from ..record.sweep import Sweep, SweepRun, is_sweep, read_sweep, write_sweep
-from .experiment import Experiment, experiment, parse
+from ..record.sweep import SWEEP, Sweep, SweepRun, is_sweep, read_sweep, write_sweep
+from .experiment import Experiment, experiment, parse, spelled
 from .training import bar
 
 ATTEMPTS = 2
 """How often a failing run is tried in one sweep."""
+
+OURS = {"logs", f"{SWEEP}.tmp"}
+"""What may lie in the folder of a sweep that was stopped before it began."""
 
 NO = math.nan  # the bar of a sweep has no loss to show
 
@@ -85,7 +89,12 @@ def sweep(
     wanted = planned(experiment(name), out, grid, range(seeds), settings)
     if is_sweep(out) and not resume:
         raise RecordError(f"{out} holds a sweep: go on with it (--resume) or choose another folder")
-    out.joinpath("logs").mkdir(parents=True, exist_ok=True)
+    there = {p.name for p in out.iterdir()} - OURS if out.is_dir() and not is_sweep(out) else ()
+    if there:
+        some = ", ".join(sorted(there)[:3])
+        raise RecordError(f"{out} is not empty and not a sweep ({some}): choose another folder")
+    with explained(f"cannot write to the sweep folder {out}"):
+        out.joinpath("logs").mkdir(parents=True, exist_ok=True)
     with _sole_sweeper(out):
         ledger = Ledger(_merged(wanted, read_sweep(out)) if is_sweep(out) else wanted)
         todo = deque(run.name for run in ledger.sweep.runs if run.status != "finished")
@@ -135,19 +144,6 @@ def planned(
         runs += [SweepRun(folder_name(place, seed), point, seed) for seed in seeds]
     values = {key: tuple(found.values()) for key, found in axes.items()}
     return Sweep(out, chosen.name, pairs, values, tuple(seeds), tuple(runs))
-
-
-def spelled(value: Any) -> str:
-    """A value as it is typed and as it stands in the name of a folder.
-
-    >>> spelled(0.001), spelled(1 / 3), spelled(True), spelled("tanh")
-    ('0.001', '0.3333333333333333', 'true', 'tanh')
-    """
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    return str(value)
 
 
 def folder_name(place: Mapping[str, str], seed: int) -> str:
@@ -317,8 +313,7 @@ def _merged(wanted: Sweep, earlier: Sweep) -> Sweep:
     """The sweep as wanted, with what is known of its runs; refuses another sweep's folder."""
     if (wanted.experiment, wanted.settings) != (earlier.experiment, earlier.settings):
         raise ValueError(
-            f"{wanted.path} sweeps {earlier.experiment} with {dict(earlier.settings)}, not "
-            f"{wanted.experiment} with {dict(wanted.settings)}: choose another folder"
+            f"{wanted.path} sweeps {_called(earlier)}, not {_called(wanted)}: choose another folder"
         )
     before = {run.name: run for run in earlier.runs}
     gone = [name for name in before if name not in {run.name for run in wanted.runs}]
@@ -331,6 +326,11 @@ def _merged(wanted: Sweep, earlier: Sweep) -> Sweep:
     states = ["finished" if is_finished(wanted.path / run.name) else "waiting" for run in known]
     runs = (replace(run, status=state) for run, state in zip(known, states, strict=True))
     return replace(wanted, runs=tuple(runs))
+
+
+def _called(sweep: Sweep) -> str:
+    settings = ", ".join(f"{key}={text}" for key, text in sweep.settings.items())
+    return f"{sweep.experiment} with {settings or 'its own settings'}"
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .errors import RecordError, explained
-from .folder import replacing
+from .folder import written_for_user
 from .run import Run
 
 FORMATS = ("csv", "parquet")
@@ -30,11 +30,9 @@ def export(run: Run, out: str | Path, format: str = "csv") -> Path:
     out = Path(out)
     file = out / f"measurements.{format}" if out.is_dir() else out
     table = run.table()
-    with explained(f"cannot export to {file}"):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as draft:
-            if format == "csv":
-                table.to_csv(draft, index=False)
-            else:
-                table.to_parquet(draft, index=False, engine="pyarrow")
+    with explained(f"cannot export to {file}"), written_for_user(file) as draft:
+        if format == "csv":
+            table.to_csv(draft, index=False)
+        else:
+            table.to_parquet(draft, index=False, engine="pyarrow")
     return file

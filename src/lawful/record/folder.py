@@ -12,6 +12,7 @@ SQLite keeps NaN as NULL; the reader turns it back.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,3 +66,21 @@ def replacing(target: Path) -> Iterator[Path]:
         os.replace(draft, target)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_for_user(target: Path) -> Iterator[Path]:
+    """Yield a path to write a file that a user asked for by name; its folder is made if need be.
+
+    A regular file is replaced whole. A link is followed, and a device or a pipe (/dev/stdout) is
+    written in place: to replace those would be to remove them.
+    """
+    if target.exists() and not target.is_file():
+        yield target
+        return
+    target = target.resolve()
+    if target.parent.is_file():
+        raise NotADirectoryError(errno.ENOTDIR, f"{target.parent} is a file, not a folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as draft:
+        yield draft

@@ -51,7 +51,8 @@ def read_manifest(run: Path) -> dict[str, Any]:
     format, or holds a field of the wrong type.
     """
     if not run.is_dir():
-        raise RecordError(f"no run at {run}: there is no such folder")
+        found = "this is a file, a run is a folder" if run.exists() else "there is no such folder"
+        raise RecordError(f"no run at {run}: {found}")
     file = run / MANIFEST
     if not file.is_file():
         raise RecordError(f"{run} is not a run: it has no {MANIFEST}")

@@ -79,6 +79,8 @@ class Run:
         """Observed layers in the manifest's order, then any other that was measured."""
         declared = [layer["name"] for layer in self.manifest.get("layers", [])]
         seen = [name for (name,) in self._ask("SELECT name FROM layer ORDER BY seen")]
+        if not all(isinstance(name, str) for name in seen):
+            raise RecordError(f"{self.path / DATABASE} is damaged: a layer's name is no text")
         return [name for name in dict.fromkeys(declared + seen) if name]
 
     @property
@@ -185,6 +187,29 @@ class Run:
         with explained(f"cannot derive {quantity} of layer {layer!r} at step {step}"):
             return derive(*parts)
 
+    def arrays(
+        self, step: int, places: Iterable[tuple[str, str]]
+    ) -> dict[tuple[str, str], np.ndarray]:
+        """Stored arrays of one step, (layer, quantity) -> array, from one reading of its file.
+
+        Raises `RecordError` when one of them is not there, or the file is missing or damaged.
+        """
+        file = array_file(self.path, step)
+        with (
+            explained(f"cannot read {file}, missing or damaged"),
+            safe_open(file, framework="numpy") as found,
+        ):
+            return {place: found.get_tensor(array_key(*place)) for place in places}
+
+    def kept(self) -> dict[tuple[str, str], list[int]]:
+        """Which arrays are stored: (layer, quantity) -> steps, rising."""
+        steps: dict[tuple[str, str], list[int]] = {}
+        with self._reading() as database:
+            rows = database.execute("SELECT layer, quantity, step FROM array ORDER BY step")
+            for layer, name, step in rows:
+                steps.setdefault((layer, name), []).append(int(step))
+        return steps
+
     def array_steps(self, quantity: str, layer: str) -> list[int]:
         """Steps at which `array` has an answer, rising."""
         stored = self._stored_steps(quantity, layer)
@@ -207,7 +232,9 @@ class Run:
         )
         for step, value, stderr, n in rows:
             with explained(f"{self.path / DATABASE} is damaged"):
-                return Measurement(step, layer, quantity, _number(value), _number(stderr), int(n))
+                return Measurement(
+                    int(step), layer, quantity, _number(value), _number(stderr), int(n)
+                )
         return None
 
     def _stored_steps(self, quantity: str, layer: str) -> set[int]:

@@ -30,6 +30,23 @@ function sayBoth(x, error) {
 }
 const saySteps = (n) => n.toLocaleString("en");
 
+const INDEX = /(‖|(?:^|[^A-Za-z0-9_.])[A-Za-zα-ωΑ-Ω])(?:_([A-Za-z0-9])|\^([A-Za-z0-9]))(?![A-Za-z0-9_])/g;
+
+/** Set a text with the indices and exponents of its one-letter symbols, as `formula` in html.py. */
+function setFormula(place, text) {
+  place.replaceChildren();
+  let done = 0;
+  for (const found of text.matchAll(INDEX)) {
+    const [whole, symbol, low, high] = found;
+    const mark = document.createElement(low ? "sub" : "sup");
+    mark.textContent = low || high;
+    place.append(text.slice(done, found.index) + symbol, mark);
+    done = found.index + whole.length;
+  }
+  place.append(text.slice(done));
+  return place;
+}
+
 /* ---- series ---------------------------------------------------------------------------- */
 
 /** Points [{step, value, error}] of a quantity; those without a value are left out. */
@@ -375,10 +392,11 @@ function showFrame(layer) {
   slider.closest(".slider").hidden = list.length < 2;
   const [step, curves, view] = list[Math.min(+slider.value, list.length - 1)] || [null, {}, null];
   element("frame-step").textContent = list.length ? saySteps(step) : "";
-  const { size, of } = layer.view;
+  const { size, of, lost } = layer.view;
   element("scale").hidden = element("views").hidden = !view;
-  element("views-note").textContent = !list.length ? "No matrices and no spectra were kept for this layer."
-    : (list.length < of ? `${list.length} of the ${of} steps kept are in this file, to keep it small. ` : "") +
+  const away = lost ? `${lost} of the steps kept could not be read. ` : "";
+  element("views-note").textContent = !list.length ? away || "No matrices and no spectra were kept for this layer."
+    : away + (list.length + lost < of ? `${list.length} of the ${of} steps kept are in this file, to keep it small. ` : "") +
       (view ? `Up to ${size} neurons of each side; each matrix is divided by its largest diagonal entry.`
         : "No matrices were kept at this step.");
   const jobs = [];
@@ -410,7 +428,8 @@ function ranks(layer) {
 }
 
 function compactness(layer) {
-  const rank = ["entropy_rank_H_b", "rank_H_b", "participation_H_b"].find((q) => points(layer.series, q).length);
+  const names = { entropy_rank_H_b: "entropy rank of H_b", rank_H_b: "rank of H_b", participation_H_b: "participation of H_b" };
+  const rank = Object.keys(names).find((q) => points(layer.series, q).length);
   const mean = new Map();
   for (const relation of RELATIONS)
     for (const p of points(layer.series, relation)) mean.set(p.step, [...(mean.get(p.step) || []), p.value]);
@@ -427,14 +446,14 @@ function compactness(layer) {
         colorscale: [[0, ink("null")], [1, ink("path")]] },
       text: pts.map((p) => `step ${saySteps(p.step)}`), hovertemplate: "%{text}: %{y:.3g} at alignment %{x:.2f}<extra></extra>",
     }],
-    layout: { xaxis: { title: { text: most === 6 ? "mean of the six relations" : `mean of ${most} relations` } }, yaxis: { rangemode: "tozero", title: { text: rank } },
+    layout: { xaxis: { title: { text: most === 6 ? "mean of the six relations" : `mean of ${most} relations` } }, yaxis: { rangemode: "tozero", title: { text: inferior(names[rank]) } },
       margin: { l: 46, r: 10, t: 8, b: 36 } },
   };
 }
 
 function anything(layer) {
   const quantity = element("quantity").value;
-  element("meaning").textContent = quantity ? DOC.meanings[quantity] : "";
+  setFormula(element("meaning"), quantity ? DOC.meanings[quantity] : "");
   return overSteps(layer.series, [{ quantity, color: ink("accent") },
     { quantity: quantity + "_predicted", name: "predicted", color: ink("null"), dash: "dash", band: false }], {}, quantity
     ? `${quantity} has no finite value in this layer.` : "Nothing has been measured in this layer yet.");
@@ -448,12 +467,13 @@ const CASES = 12;
 /** A quantity in every layer (or case) that has it, theory's number dashed in the same colour. */
 function foretold() {
   const quantity = element("foretold").value, told = quantity + "_predicted";
-  element("foretold-meaning").textContent = DOC.meanings[quantity] || "";
+  const meaning = DOC.meanings[quantity] || "";
   const all = [{ name: "whole run", series: DOC.run }, ...DOC.layers];
   const having = all.filter((l) => points(l.series, quantity).length || points(l.series, told).length);
   const shown = having.slice(0, CASES).map((l, i) => ({ name: l.name, color: ink(HUES[i % HUES.length]),
     seen: points(l.series, quantity), said: points(l.series, told) }));
-  if (having.length > CASES) element("foretold-meaning").textContent += `. The first ${CASES} of ${having.length} are drawn.`;
+  const some = having.length > CASES ? `. The first ${CASES} of ${having.length} are drawn.` : "";
+  setFormula(element("foretold-meaning"), meaning + some);
   const steps = [...new Set(shown.flatMap((l) => [...l.seen, ...l.said].map((p) => p.step)))];
   if (!steps.length) return `${quantity} has no finite value.`;
   if (steps.length === 1) return besideEachOther(shown);
@@ -488,7 +508,7 @@ function valueTable(layer) {
     const last = pts[pts.length - 1];
     const n = layer.series[quantity][3];
     return row(cell(quantity, "th"), cell(say(pts.length ? pts[0].value : null, 4)), cell(say(last ? last.value : null, 4)),
-      cell(say(last ? last.error : null, 2)), cell(n ? saySteps(n) : "–"), cell(DOC.meanings[quantity], "td", "text"));
+      cell(say(last ? last.error : null, 2)), cell(n ? saySteps(n) : "–"), setFormula(cell("", "td", "text"), DOC.meanings[quantity]));
   });
   const body = document.createElement("tbody");
   body.append(...rows);

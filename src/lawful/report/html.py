@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..laws import cite, laws
+from ..record.errors import explained
+from ..record.folder import written_for_user
 from ..record.vocabulary import RELATIONS
 from .knobs import knobs, trend_word
 from .payload import payload, to_script
@@ -50,15 +51,16 @@ def write_report(run: Run, verdicts: Iterable[Verdict], out: Path) -> Path:
     verdicts: what `lawful.test(run)` returned.
     out:      the HTML file; its folder is made when it is missing.
 
-    Raises ImportError with the command to run when plotly or jinja2 is not installed.
+    Raises ImportError with the command to run when plotly or jinja2 is not installed, and
+    `RecordError` when the run cannot be read or the file not be written.
     """
-    page = render(run, list(verdicts))
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside and renamed: a reader never opens half a report.
-    draft = out.with_name(f".{out.name}.part")
-    draft.write_text(page, encoding="utf-8")
-    os.replace(draft, out)
+    return written(render(run, list(verdicts)), Path(out))
+
+
+def written(page: str, out: Path) -> Path:
+    """Write a page, whole or not at all: a reader never opens half a report."""
+    with explained(f"cannot write {out}"), written_for_user(out) as draft:
+        draft.write_text(page, encoding="utf-8")
     return out
 
 

@@ -3,7 +3,7 @@
 
    The embedded document (see payload.py):
      layers[i] = {name, about, series: {quantity: [stepset, values, stderrs, n]},
-                  plane: {sentence, phase}, view: {size, of},
+                  plane: {sentence, phase}, view: {size, of, lost},
                   frames: [[step, {quantity: [length, values]}, base64 or null]]}
      stepsets[k] = [steps], ranks[length] = [ranks], run = series, phases = [{name, p, q, …}]
    null stands for a number that does not exist. */

@@ -16,12 +16,14 @@ import base64
 import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from ..record.errors import RecordError
 from ..record.vocabulary import quantity as known
 from ..theory.master_theorem import PHASES, Phase
 from .plane import read_plane
@@ -44,6 +46,8 @@ CURVES = (
     "spectrum_H_b",
     "spectrum_G_b",
 )
+SHOWN = (*CURVES, "view")
+NO_FRAMES: dict[str, Any] = {"view": {"size": 0, "of": 0, "lost": 0}, "frames": []}
 
 
 def payload(run: Run) -> dict[str, Any]:
@@ -54,27 +58,24 @@ def payload(run: Run) -> dict[str, Any]:
     table = run.table()
     described = {str(e.get("name", "")): e for e in run.manifest.get("layers") or []}
     stepsets = _Interned()
-    ranks: dict[str, list[int]] = {}
-    share = FRAME_BYTES // max(1, len(run.layers))
-    layers = []
-    for name in run.layers:
-        view, frames = _frames(run, name, ranks, share)
-        layers.append(
-            {
-                "name": name,
-                "about": _about(described.get(name, {})),
-                "series": _series(table[table["layer"] == name], stepsets),
-                "plane": asdict(read_plane(run, name)),
-                "view": view,
-                "frames": frames,
-            }
-        )
+    series = _series(table, stepsets)
+    frames, ranks = _frames(run)
+    layers = [
+        {
+            "name": name,
+            "about": _about(described.get(name, {})),
+            "series": series.get(name, {}),
+            "plane": asdict(read_plane(run, name)),
+            **frames.get(name, NO_FRAMES),
+        }
+        for name in run.layers
+    ]
     return {
         "layers": layers,
-        "run": _series(table[table["layer"] == ""], stepsets),
+        "run": series.get("", {}),
         "stepsets": stepsets.items,
         "ranks": ranks,
-        "meanings": {q: known(q).meaning for q in sorted(set(table["quantity"]))},
+        "meanings": {q: _meaning(q) for q in sorted(set(table["quantity"]))},
         "phases": [phase(p) for p in PHASES],
     }
 
@@ -133,61 +134,98 @@ class _Interned:
         return self._place[key]
 
 
-def _series(rows: pd.DataFrame, stepsets: _Interned) -> dict[str, list[Any]]:
-    """{quantity: [stepset, values, standard errors or None, n of the last step]}."""
-    series: dict[str, list[Any]] = {}
-    for name, group in rows.groupby("quantity", sort=False):
-        kept = group.sort_values("step").iloc[thin(len(group), SERIES_STEPS)]
-        errors = _numbers(kept["stderr"])
-        known = any(e is not None for e in errors)
-        series[str(name)] = [
-            stepsets.place([int(s) for s in kept["step"]]),
-            _numbers(kept["value"]),
-            errors if known else None,
-            int(kept["n"].iloc[-1]),
+def _series(table: pd.DataFrame, stepsets: _Interned) -> dict[str, dict[str, list[Any]]]:
+    """{layer: {quantity: [stepset, values, standard errors or None, n of the last step]}}."""
+    columns = [table[name].to_numpy() for name in ("step", "value", "stderr", "n")]
+    series: dict[str, dict[str, list[Any]]] = {}
+    curves: Any = table.groupby(["layer", "quantity"], sort=False).indices
+    for (layer, name), rows in curves.items():
+        step, value, error, n = (c[rows[thin(len(rows), SERIES_STEPS)]] for c in columns)
+        errors = _numbers(error)
+        series.setdefault(str(layer), {})[str(name)] = [
+            stepsets.place(step.tolist()),
+            _numbers(value),
+            errors if any(e is not None for e in errors) else None,
+            int(n[-1]),
         ]
     return series
 
 
-def _frames(
-    run: Run, layer: str, ranks: dict[str, list[int]], budget: int
-) -> tuple[dict[str, Any], list[Any]]:
-    """What the step slider shows: ({neurons drawn, steps kept in the run}, [frame, …]).
+def _frames(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, list[int]]]:
+    """What the step slider shows: layer -> {view, frames}, and the ranks of the curves by length.
 
-    A frame is [step, {quantity: [length, values at ranks[length]]}, packed view or None].
+    view:   {size: neurons drawn, of: steps kept in the run, lost: steps that cannot be read}.
+    frames: [[step, {quantity: [length, values at ranks[length]]}, packed view or None], …].
     """
-    have = {q: set(run.array_steps(q, layer)) for q in (*CURVES, "view")}
-    steps = sorted(set().union(*have.values()))
-    size = _view_size(run, layer, max(have["view"], default=None), budget)
-    kept = thin(len(steps), max(2, min(FRAMES, budget // _frame_bytes(size))))
-    frames = []
-    for step in (steps[i] for i in kept):
-        curves = {}
-        for q in CURVES:
-            if step in have[q]:
-                values = np.ravel(run.array(q, layer=layer, step=step))
-                index = _ranks(len(values))
-                ranks[str(len(values))] = [j + 1 for j in index]
-                curves[q] = [len(values), _numbers(values[index])]
-        shown = None
-        if size and step in have["view"]:
-            view = run.array("view", layer=layer, step=step)
-            shown = pack_view(view[:, :size, :size])
-        frames.append([step, curves, shown])
-    return {"size": size, "of": len(steps)}, frames
+    kept = {place: steps for place, steps in run.kept().items() if place[1] in SHOWN}
+    layers = list(dict.fromkeys(layer for layer, _ in kept))
+    budget = FRAME_BYTES // max(1, len(run.layers))
+    sizes = _view_sizes(run, kept, budget)
+    shown: dict[str, dict[str, Any]] = {}
+    wanted: dict[int, list[str]] = {}
+    for layer in layers:
+        steps = sorted({step for (name, _), at in kept.items() if name == layer for step in at})
+        size = sizes.get(layer, 0)
+        chosen = thin(len(steps), max(2, min(FRAMES, budget // _frame_bytes(size))))
+        for step in (steps[i] for i in chosen):
+            wanted.setdefault(step, []).append(layer)
+        shown[layer] = {"view": {"size": size, "of": len(steps), "lost": 0}, "frames": []}
+    ranks: dict[str, list[int]] = {}
+    for step, names in sorted(wanted.items()):
+        places = [(n, q) for n in names for q in SHOWN if step in kept.get((n, q), ())]
+        try:
+            arrays = run.arrays(step, places)
+        except RecordError:  # a file that was not copied along, or is damaged: the page says so
+            for name in names:
+                shown[name]["view"]["lost"] += 1
+            continue
+        for name in names:
+            of = {q: arrays[name, q] for q in SHOWN if (name, q) in arrays}
+            shown[name]["frames"].append(_frame(step, of, sizes.get(name, 0), ranks))
+    return shown, ranks
 
 
-def _view_size(run: Run, layer: str, step: int | None, budget: int) -> int:
-    """Neurons a side to draw, so that two frames at least fit the budget; 0 without a view."""
-    if step is None:
-        return 0
-    shape = run.array("view", layer=layer, step=step).shape
-    if len(shape) != 3 or shape[0] != 6 or shape[1] != shape[2]:
-        return 0
-    size = min(shape[1], VIEW_SIZE)
+def _frame(
+    step: int, arrays: dict[str, np.ndarray], size: int, ranks: dict[str, list[int]]
+) -> list[Any]:
+    curves = {}
+    for name in (name for name in CURVES if name in arrays):
+        values = np.ravel(arrays[name])
+        index = _ranks(len(values))
+        ranks[str(len(values))] = [j + 1 for j in index]
+        curves[name] = [len(values), _numbers(values[index])]
+    view = arrays.get("view")
+    if view is None or not 0 < size <= _side(view):
+        return [step, curves, None]
+    return [step, curves, pack_view(view[:, :size, :size])]
+
+
+def _view_sizes(run: Run, kept: dict[tuple[str, str], list[int]], budget: int) -> dict[str, int]:
+    """Neurons a side to draw in each layer with a view, so that two frames at least fit."""
+    last: dict[int, list[tuple[str, str]]] = {}
+    for place in (place for place in kept if place[1] == "view"):
+        last.setdefault(kept[place][-1], []).append(place)
+    sizes: dict[str, int] = {}
+    for step, places in last.items():
+        with suppress(RecordError):
+            sizes |= {
+                layer: _fitting(_side(v), budget)
+                for (layer, _), v in run.arrays(step, places).items()
+            }
+    return sizes
+
+
+def _fitting(size: int, budget: int) -> int:
+    size = min(size, VIEW_SIZE)
     while size > 8 and 2 * _frame_bytes(size) > budget:
         size //= 2
     return size
+
+
+def _side(view: np.ndarray) -> int:
+    """Rows of each of the six square matrices; 0 when this is something else."""
+    square = view.ndim == 3 and view.shape[0] == 6 and view.shape[1] == view.shape[2]
+    return int(view.shape[1]) if square else 0
 
 
 def _frame_bytes(size: int) -> int:
@@ -205,6 +243,14 @@ def _ranks(n: int) -> list[int]:
 def _numbers(values: Any) -> list[float | None]:
     """Five significant digits: far below any error a run reports."""
     return [float(f"{v:.5g}") if math.isfinite(v) else None for v in np.asarray(values, float)]
+
+
+def _meaning(quantity: str) -> str:
+    """What a quantity is; nothing when a plug-in, or a later lawful, wrote it."""
+    try:
+        return known(quantity).meaning
+    except KeyError:
+        return ""
 
 
 def _about(entry: dict[str, Any]) -> str:

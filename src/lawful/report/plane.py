@@ -44,7 +44,7 @@ def read_plane(run: Run, layer: str) -> Reading:
     where = f"At step {p.step:,}: p = {number(p.value, p.stderr)}, q = {number(q.value, q.stderr)}"
     directions = run.at("directions", layer, p.step)
     decades = run.at("decades", layer, p.step)
-    if directions and decades:
+    if directions and decades and math.isfinite(directions.value):
         kept = count(int(directions.value), "direction")
         where += f", from {kept} over {number(decades.value)} decades of s²"
         if flat(int(directions.value), decades.value):

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from ..record.run import Run
 
 
+_NAMELESS = {"name": "", "kind": "", "reason": "", "parameters": 0}
+"""A module of which the manifest says nothing: each of its fields may be absent."""
+
+
 @dataclass(frozen=True)
 class Coverage:
     """The coverage report.
@@ -80,12 +84,12 @@ def settings(run: Run) -> list[tuple[str, str]]:
 
 def coverage(run: Run) -> Coverage:
     """Sort every parametrised module of the model into measured, waiting and unobserved."""
-    listed = [dict(e) for e in run.manifest.get("layers") or []]
+    listed = [_NAMELESS | e for e in run.manifest.get("layers") or []]
     known_names = {str(e.get("name", "")) for e in listed}
-    listed += [{"name": n} for n in run.layers if n not in known_names]
+    listed += [_NAMELESS | {"name": n} for n in run.layers if n not in known_names]
     table = run.table()
     seen = set(table["layer"].unique())
-    unobserved = [dict(e) for e in run.manifest.get("unobserved") or []]
+    unobserved = [_NAMELESS | e for e in run.manifest.get("unobserved") or []]
     known = "unobserved" in run.manifest
     measured = [e for e in listed if e.get("name") in seen]
     waiting = [e for e in listed if e.get("name") not in seen]

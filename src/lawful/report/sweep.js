@@ -47,12 +47,13 @@ function large(claim) {
       td.style.setProperty("--share", String(votes / cell[2]));
       td.title = sayVotes(cell);
       td.append(make("b", `${sign} ${votes}/${cell[2]}`));
-      td.append(make("small", known(cell[3]) ? `${say(cell[3])}${cell[4] === cell[5] ? "" : ` (${say(cell[4])}…${say(cell[5])})`}` : cell[0]));
+      td.append(make("small", known(cell[3]) ? say(cell[3]) : cell[0]));
+      if (known(cell[3]) && cell[4] !== cell[5]) td.append(make("small", `${say(cell[4])}…${say(cell[5])}`));
       row.append(td);
     }
     body.append(row);
   }
-  const foot = make("tr");
+  const foot = make("tr", "", "foot");
   foot.append(make("th", down < 0 ? "" : DOC.axes[down][0] + " ↑", "axis"));
   if (DOC.axes.length) for (const x of valuesOf(across)) foot.append(make("th", x));
   const title = make("tr");

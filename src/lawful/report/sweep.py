@@ -9,7 +9,6 @@ letter; like the report of a run it escapes every name and may load nothing.
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .diagram import SPLIT, Cell, Diagram, diagram
-from .html import asset, environment
+from .html import asset, environment, written
 from .payload import to_script
 from .wording import MISSING, STATUSES, Status, count, layer_name, status
 
@@ -39,32 +38,25 @@ def write_sweep_report(sweep: Sweep, verdicts: Mapping[str, Sequence[Verdict]], 
     verdicts: name of a run -> its verdicts; runs that have none left out.
     Raises ImportError with the command to run when jinja2 is not installed.
     """
-    page = render_sweep(sweep, verdicts)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(f".{out.name}.part")
-    draft.write_text(page, encoding="utf-8")
-    os.replace(draft, out)
-    return out
+    return written(render_sweep(sweep, verdicts), out)
 
 
 def render_sweep(sweep: Sweep, verdicts: Mapping[str, Sequence[Verdict]]) -> str:
     """The page as a string."""
     found = diagram(sweep, verdicts)
-    return (
-        environment()
-        .from_string(asset("sweep.html.j2"))
-        .render(
-            title=f"{sweep.experiment}: a sweep",
-            headline=headline(sweep),
-            sweep=sweep,
-            looks=[*STATUSES.values(), TIE],
-            laws=list(dict.fromkeys(law for law, _ in found.claims)),
-            layers=list(dict.fromkeys(layer for _, layer in found.claims)),
-            troubled=[run for run in sweep.runs if run.message or run.status != "finished"],
-            css=asset("page.css") + asset("sweep.css"),
-            script=asset("sweep.js"),
-            data=to_script(document(found)),
-        )
+    made = environment()
+    made.filters["spelled"] = _text
+    return made.from_string(asset("sweep.html.j2")).render(
+        title=f"{sweep.experiment}: a sweep",
+        headline=headline(sweep),
+        sweep=sweep,
+        looks=[*STATUSES.values(), TIE],
+        laws=list(dict.fromkeys(law for law, _ in found.claims)),
+        layers=list(dict.fromkeys(layer for _, layer in found.claims)),
+        troubled=[run for run in sweep.runs if run.message or run.status != "finished"],
+        css=asset("page.css") + asset("sweep.css"),
+        script=asset("sweep.js"),
+        data=to_script(document(found)),
     )
 
 

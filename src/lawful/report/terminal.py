@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from ..record.run import Run
 
 EVENTS_SHOWN = 12
+STATUS_WIDTH = max(len(name) for name in STATUSES) + 2
+LAYER_WIDTH = 18
 
 
 def show(run: Run, verdicts: Sequence[Verdict], console: Console) -> None:
@@ -127,19 +130,28 @@ def event_table(run: Run) -> RenderableType:
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> RenderableType:
-    """One verdict a row: status, law and layer, the numbers, the sentence; then the count."""
+    """Law by law, a row a layer: status, the numbers, the sentence; then the map and the count."""
     if not verdicts:
         return Text("No law was tested.", style="dim")
+    parts: list[RenderableType] = []
+    for law, some in groupby(verdicts, key=lambda v: v.law):
+        parts += [Text(law, style="bold"), Padding(_findings(list(some)), (0, 0, 0, 2))]
+    return Group(*parts, Text(), verdict_map(verdicts), Text(), tally_line(verdicts))
+
+
+def _findings(verdicts: Sequence[Verdict]) -> Table:
+    """The verdicts on one law."""
     table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold", max_width=22)
+    table.add_column(no_wrap=True, width=STATUS_WIDTH)
+    table.add_column(overflow="fold", max_width=LAYER_WIDTH)
     table.add_column(overflow="fold", ratio=1)
     for v in verdicts:
         look = status(v.status)
-        name = Text(f"{v.law}\n", style="bold").append(layer_name(v.layer), style="not bold dim")
-        finding = Text(_numbers(v), style="").append(f"\n{v.sentence}", style="dim")
-        table.add_row(Text(f"{look.sign} {v.status}", style=look.style), name, finding)
-    return Group(table, Text(), verdict_map(verdicts), Text(), tally_line(verdicts))
+        numbers = _numbers(v)
+        finding = Text("" if numbers == MISSING else f"{numbers}\n").append(v.sentence, style="dim")
+        mark = Text(f"{look.sign} {v.status}", style=look.style)
+        table.add_row(mark, Text(layer_name(v.layer)), finding)
+    return table
 
 
 def verdict_map(verdicts: Sequence[Verdict]) -> RenderableType:

@@ -268,7 +268,7 @@ function showQuantities() {
     list.replaceChildren(...names.map((q) => new Option(q, q)));
     list.value = names.includes(before) ? before : names.includes("weight_norm2") ? "weight_norm2" : names[0] || "";
   }
-  element("meaning").textContent = quantities[list.value] || "";
+  setFormula(element("meaning"), quantities[list.value] || "");
 }
 
 function showVerdicts(list) {
@@ -278,7 +278,7 @@ function showVerdicts(list) {
     const numbers = make("dl"), box = make("div");
     box.append(make("dd", v.effect), ...(v.interval === "–" ? [] : [make("dd", v.interval)]));
     numbers.append(box);
-    li.append(make("span", `${v.look[1]} ${v.look[2]}`, "badge"), claim, make("p", v.sentence), numbers);
+    li.append(make("span", `${v.look[1]} ${v.look[2]}`, "badge"), claim, setFormula(make("p"), v.sentence), numbers);
     return li;
   }));
 }
@@ -346,7 +346,7 @@ element("theme").addEventListener("click", () => { setTheme(document.documentEle
 element("layer").addEventListener("change", (e) => openLayer(e.target.value));
 for (const [id, by] of [["previous", -1], ["next", 1]])
   element(id).addEventListener("click", () => openLayer(["", ...head.layers][["", ...head.layers].indexOf(layer) + by]));
-element("quantity").addEventListener("change", () => { element("meaning").textContent = quantities[element("quantity").value] || ""; refresh().then(redraw); });
+element("quantity").addEventListener("change", () => { setFormula(element("meaning"), quantities[element("quantity").value] || ""); refresh().then(redraw); });
 element("door").addEventListener("submit", (e) => {
   e.preventDefault();
   token = element("token").value.trim();
