@@ -32,11 +32,15 @@ LATE = 0.75
 
 
 def late(run: Run, quantity: str, layer: str) -> Estimate:
-    """The mean over the last quarter of the run; its error from the scatter of measurements."""
+    """The mean over the last quarter of the run; its error from the scatter of measurements.
+
+    NaN where the last measurement is: a run that diverged is not judged before it did.
+    """
     table = run.series(quantity, layer)
-    table = table[np.isfinite(table["value"].to_numpy(float))]
-    if not len(table):
-        return Estimate()
+    finite = np.isfinite(table["value"].to_numpy(float))
+    if not len(table) or not finite[-1]:
+        return Estimate(int(table.index[-1]) if len(table) else -1)
+    table = table[finite]
     tail = table[table.index >= LATE * table.index[-1]]
     step, n = int(tail.index[-1]), len(tail)
     if n == 1:

@@ -119,8 +119,9 @@ def growth_ratio(run: Run, layer: str) -> Estimate:
     """
     table = run.series("unit_gradient2", layer).astype(float)
     table["r4"] = run.series("charge", layer)["value"].astype(float) ** 2 / _rows(run, layer)
+    diverged = len(table) > 0 and not np.isfinite(table[["value", "r4"]].iloc[-1]).all()
     table = table.dropna(subset=["value", "r4"])
-    if len(table) < 2:
+    if len(table) < 2 or diverged:
         return Estimate()
     unit, r4, steps = (x.to_numpy(float) for x in (table["value"], table["r4"], table.index))
     kept, weights = _passage(steps, rates(run, steps), decay(run))

@@ -169,9 +169,12 @@ def norm_balance(run: Run, layer: str) -> Estimate:
 
     η between two measurements is interpolated.
     """
-    norms = run.series("weight_norm2", layer)["value"].astype(float).dropna()
+    norms = run.series("weight_norm2", layer)["value"].astype(float)
     gamma = decay(run)
-    if len(norms) < LEAST_POINTS or not gamma > 0 or not (norms > 0).all():
+    if len(norms) < LEAST_POINTS or not gamma > 0 or not math.isfinite(norms.iloc[-1]):
+        return Estimate()
+    norms = norms.dropna()
+    if len(norms) < LEAST_POINTS or not (norms > 0).all():
         return Estimate()
     steps = norms.index.to_numpy(float)
     eta = rates(run, steps)
