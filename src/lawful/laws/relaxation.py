@@ -86,7 +86,8 @@ def clock(run: Run, layer: str) -> str:
 
 def rates(run: Run, steps: Array) -> Array:
     """η at these steps: as recorded, interpolated between; else the optimiser's; else NaN."""
-    known = run.series("learning_rate", "")["value"].astype(float).dropna()
+    known = run.series("learning_rate", "")["value"].astype(float)
+    known = known[np.isfinite(known)]
     if len(known):
         return np.interp(steps, known.index.to_numpy(float), known.to_numpy())
     return np.full(len(steps), learning_rate(run))

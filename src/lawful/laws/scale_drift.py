@@ -177,8 +177,8 @@ def _settled(run: Run, layer: str) -> tuple[Condition, ...]:
 
 def _way_down(run: Run, layer: str, since: float) -> float:
     """ln(r⁴/r⁴ at the end) at the first measurement from a step on, 0 where it grew."""
-    r2 = run.series("charge", layer)["value"].astype(float).dropna()
-    r2 = r2[(r2.index >= since) & (r2 > 0)]
+    r2 = run.series("charge", layer)["value"].astype(float)
+    r2 = r2[(r2.index >= since) & (r2 > 0) & (r2 < math.inf)]
     return max(0.0, 2 * math.log(r2.iloc[0] / r2.iloc[-1])) if len(r2) else 0.0
 
 

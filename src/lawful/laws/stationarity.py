@@ -118,7 +118,8 @@ def _motion(run: Run, layer: str) -> str:
 
 def _moving(run: Run, layer: str) -> Condition:
     norms = run.series("weight_norm2", layer)["value"].astype(float)
-    spread = float(norms.max() - norms.min()) if len(norms) else math.nan
+    finite = len(norms) > 0 and bool(np.isfinite(norms.iloc[-1]))
+    spread = float(norms.max() - norms.min()) if finite else math.nan
     met = spread > 0 if math.isfinite(spread) else None
     return Condition("frozen", met, spread, "the weights never moved", "out of regime")
 
