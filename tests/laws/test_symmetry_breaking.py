@@ -54,6 +54,27 @@ def test_a_generic_start_keeps_nothing_but_its_jumps_are_told(cloned):
     assert "restored at 100 (30 → 9 different)" in found.sentence
 
 
+def test_a_run_that_diverged_is_undetermined(cloned):
+    for quantity in ("symmetry_classes", "symmetry_classes_exact"):
+        cloned.record(quantity, [3.0, 3.0, float("nan"), float("nan")], stderr=0.0, steps=STEPS)
+    found = cloned.verdict("symmetry_class")
+    assert (found.status, found.effect) == ("undetermined", 3)
+    assert "diverged" in found.sentence
+
+
+@pytest.mark.parametrize("between", [[nn.ReLU()], []])
+def test_weights_that_are_not_finite_have_no_classes(between):
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(16, d, generator=generator) for d in (3, 2))
+    model = nn.Sequential(nn.Linear(3, 3, bias=False), *between, nn.Linear(3, 2, bias=False))
+    eye = Mirrors(symmetries(model, (x, y), F.mse_loss, samples=16))
+    with torch.no_grad():
+        model[0].weight[0, 0] = float("inf")
+    found = {m.quantity: m.value for m in eye.measure(1, model, None, {}).rows}
+    assert found.keys() >= {"symmetry_classes_exact", "order_parameter"}
+    assert all(value != value for value in found.values())
+
+
 def test_one_look_or_no_start_is_not_enough(cloned):
     late = cloned.forget("symmetry_classes_exact", step=0)
     assert late.verdict("symmetry_class").status == "undetermined"

@@ -101,5 +101,7 @@ def test_limits_and_errors() -> None:
     assert si.relaxation_steps(eta=0.1, weight_decay=0.0) == math.inf
     with pytest.raises(ValueError, match="no equilibrium"):
         si.angular_step(eta=1.0, weight_decay=1.0)
+    tiny = si.angular_step(eta=1e-12, weight_decay=1e-6)  # 1 − ηw is 1 to rounding
+    assert tiny == pytest.approx(math.sqrt(2e-18))
     with pytest.raises(ValueError, match="momentum"):
         si.equilibrium_radius(1.0, eta=0.1, weight_decay=0.1, momentum=1.0)

@@ -43,6 +43,7 @@ from .probe import Probe
 
 VISIBLE = 1e-2
 ROUND_OFF = 1e-6
+LOST = "order_parameter", "symmetry_classes", "symmetry_classes_exact"  # of a run that diverged
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class Group:
     sign: Discrete | None = None
     rescaling: Family | None = None
     mixing: Family | None = None
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The tensors that know the neurons."""
+        return next(a.parameters for a in (self.permutation, self.sign, self.mixing) if a)
 
 
 class Mirrors:
@@ -78,10 +84,13 @@ class Mirrors:
     def measure(
         self, step: int, model: nn.Module, probe: Probe | None, rates: Mapping[nn.Parameter, Rates]
     ) -> Reading:
-        """Nothing is run: probe and rates are not looked at."""
+        """Nothing is run: probe and rates are not looked at. NaN where weights are not finite."""
         theta = plain(dict(model.named_parameters()))
         reading = Reading()
         for group in self.groups:
+            if not all(bool(theta[n].isfinite().all()) for n in group.parameters):
+                reading.rows += [Measurement(step, group.layer, q, math.nan, 0.0) for q in LOST]
+                continue
             found = dict(self._mixed(group, theta) if group.mixing else self._neurons(group, theta))
             distances = [found[q] for q in found if q.endswith("_distance")]
             found["order_parameter"] = min(distances, default=math.nan)

@@ -74,7 +74,9 @@ def undecayed(run: Run, layer: str) -> Condition:
 def moved(run: Run, layer: str) -> float:
     """How far ‖θ‖² of the parts has moved, relative to what it is; NaN without two measurements."""
     sizes = run.series("charge_size", layer)["value"].astype(float).dropna()
-    return abs(float(sizes.iloc[-1] / sizes.iloc[0]) - 1) if len(sizes) > 1 else math.nan
+    if len(sizes) < 2 or not (sizes.iloc[0] > 0 and sizes.iloc[-1] < math.inf):
+        return math.nan
+    return abs(float(sizes.iloc[-1] / sizes.iloc[0]) - 1)
 
 
 def _flow(run: Run, layer: str) -> tuple[Condition, ...]:

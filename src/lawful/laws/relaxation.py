@@ -32,11 +32,15 @@ LATE = 0.75
 
 
 def late(run: Run, quantity: str, layer: str) -> Estimate:
-    """The mean over the last quarter of the run; its error from the scatter of measurements."""
+    """The mean over the last quarter of the run; its error from the scatter of measurements.
+
+    NaN where the last measurement is: a run that diverged is not judged before it did.
+    """
     table = run.series(quantity, layer)
-    table = table[np.isfinite(table["value"].to_numpy(float))]
-    if not len(table):
-        return Estimate()
+    finite = np.isfinite(table["value"].to_numpy(float))
+    if not len(table) or not finite[-1]:
+        return Estimate(int(table.index[-1]) if len(table) else -1)
+    table = table[finite]
     tail = table[table.index >= LATE * table.index[-1]]
     step, n = int(tail.index[-1]), len(tail)
     if n == 1:
@@ -82,7 +86,8 @@ def clock(run: Run, layer: str) -> str:
 
 def rates(run: Run, steps: Array) -> Array:
     """η at these steps: as recorded, interpolated between; else the optimiser's; else NaN."""
-    known = run.series("learning_rate", "")["value"].astype(float).dropna()
+    known = run.series("learning_rate", "")["value"].astype(float)
+    known = known[np.isfinite(known)]
     if len(known):
         return np.interp(steps, known.index.to_numpy(float), known.to_numpy())
     return np.full(len(steps), learning_rate(run))

@@ -119,8 +119,9 @@ def growth_ratio(run: Run, layer: str) -> Estimate:
     """
     table = run.series("unit_gradient2", layer).astype(float)
     table["r4"] = run.series("charge", layer)["value"].astype(float) ** 2 / _rows(run, layer)
+    diverged = len(table) > 0 and not np.isfinite(table[["value", "r4"]].iloc[-1]).all()
     table = table.dropna(subset=["value", "r4"])
-    if len(table) < 2:
+    if len(table) < 2 or diverged:
         return Estimate()
     unit, r4, steps = (x.to_numpy(float) for x in (table["value"], table["r4"], table.index))
     kept, weights = _passage(steps, rates(run, steps), decay(run))
@@ -176,8 +177,8 @@ def _settled(run: Run, layer: str) -> tuple[Condition, ...]:
 
 def _way_down(run: Run, layer: str, since: float) -> float:
     """ln(r⁴/r⁴ at the end) at the first measurement from a step on, 0 where it grew."""
-    r2 = run.series("charge", layer)["value"].astype(float).dropna()
-    r2 = r2[(r2.index >= since) & (r2 > 0)]
+    r2 = run.series("charge", layer)["value"].astype(float)
+    r2 = r2[(r2.index >= since) & (r2 > 0) & (r2 < math.inf)]
     return max(0.0, 2 * math.log(r2.iloc[0] / r2.iloc[-1])) if len(r2) else 0.0
 
 

@@ -118,7 +118,8 @@ def _motion(run: Run, layer: str) -> str:
 
 def _moving(run: Run, layer: str) -> Condition:
     norms = run.series("weight_norm2", layer)["value"].astype(float)
-    spread = float(norms.max() - norms.min()) if len(norms) else math.nan
+    finite = len(norms) > 0 and bool(np.isfinite(norms.iloc[-1]))
+    spread = float(norms.max() - norms.min()) if finite else math.nan
     met = spread > 0 if math.isfinite(spread) else None
     return Condition("frozen", met, spread, "the weights never moved", "out of regime")
 
@@ -169,9 +170,12 @@ def norm_balance(run: Run, layer: str) -> Estimate:
 
     η between two measurements is interpolated.
     """
-    norms = run.series("weight_norm2", layer)["value"].astype(float).dropna()
+    norms = run.series("weight_norm2", layer)["value"].astype(float)
     gamma = decay(run)
-    if len(norms) < LEAST_POINTS or not gamma > 0 or not (norms > 0).all():
+    if len(norms) < LEAST_POINTS or not gamma > 0 or not math.isfinite(norms.iloc[-1]):
+        return Estimate()
+    norms = norms.dropna()
+    if len(norms) < LEAST_POINTS or not (norms > 0).all():
         return Estimate()
     steps = norms.index.to_numpy(float)
     eta = rates(run, steps)

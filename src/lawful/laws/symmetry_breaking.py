@@ -78,6 +78,7 @@ def jumps(run: Run, layer: str) -> list[Jump]:
     explained: dict[int, int] = {}  # step -> classes lost because neurons went off
     for quantity in ("neurons_off", "symmetry_classes"):
         table = run.series(quantity, layer)
+        table = table[np.isfinite(table["value"].to_numpy(float))]
         steps, values = table.index.to_numpy(), table["value"].to_numpy(float)
         for i in np.flatnonzero(np.diff(values)):
             start, end, step = int(values[i]), int(values[i + 1]), int(steps[i + 1])
@@ -101,10 +102,12 @@ def _symmetric_start(run: Run, layer: str) -> tuple[Condition, ...]:
         else "the symmetry class at initialisation (step 0) was not recorded"
     )
     again = f"{len(table)} look at the layer: two are needed"
+    finite = not len(table) or math.isfinite(float(table["value"].iloc[-1]))
     return (
         plane_kept(run, layer),
         Condition("symmetric", known, start, text, "out of regime"),
         Condition("looks", len(table) > 1, len(table), again),
+        Condition("finite", finite, math.nan, "the run has diverged"),
     )
 
 
@@ -133,7 +136,8 @@ def symmetry_class(run: Run, layer: str) -> Verdict:
     table, width = run.series("symmetry_classes_exact", layer), number(run, "neurons", layer)
     values = table["value"].to_numpy(float)
     start = float(values[0]) if len(values) else math.nan
-    most = float(values.max()) if len(values) else math.nan
+    finite = values[np.isfinite(values)]
+    most = float(finite.max()) if len(finite) else math.nan
     status, why = _judge(run, layer, values, start, width)
     step = int(table.index[-1]) if len(table) else int(run.manifest.get("steps") or 0)
     found = Finding(status, why, step, most, (most, most), width, start)

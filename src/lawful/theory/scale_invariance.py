@@ -77,7 +77,8 @@ def angular_step(*, eta: float, weight_decay: float, momentum: float = 0.0) -> f
     0.0633
     """
     _check(eta, weight_decay, momentum)
-    return math.acos(1 - eta * weight_decay / (1 + momentum))
+    # arccos(1 − x) in a form that keeps its digits at small x
+    return 2 * math.asin(math.sqrt(eta * weight_decay / (1 + momentum) / 2))
 
 
 def relaxation_steps(*, eta: float, weight_decay: float) -> float:
