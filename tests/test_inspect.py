@@ -174,6 +174,42 @@ def test_a_transformer_saved_in_a_folder(tmp_path: Path) -> None:
         load("transformers:no/such-model-here")
 
 
+MAKERS = """
+def vision():
+    import torchvision
+    return torchvision.models.squeezenet1_1(num_classes=4).eval()
+
+def token():
+    import timm
+    return timm.create_model("vit_tiny_patch16_224", pretrained=False, img_size=32, patch_size=8)
+"""
+
+
+@pytest.mark.parametrize(
+    ("library", "source", "layer", "sides"),
+    [
+        ("torchvision", "torchvision.models:squeezenet1_1", "features.0", (27, 64)),
+        ("torchvision", "made_elsewhere:vision", "classifier.1", (512, 4)),
+        ("timm", "made_elsewhere:token", "blocks.0.attn.qkv", (192, 576)),
+    ],
+)
+def test_factories_of_the_libraries_without_weights(
+    library: str, source: str, layer: str, sides: tuple[int, int], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    pytest.importorskip(library, reason=f"needs {library}")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "made_elsewhere.py").write_text(MAKERS)
+    found = CliRunner().invoke(cli, ["inspect", source, "--out", "run"])
+    assert (found.exit_code, found.stdout) == (0, "run\n"), found.output
+    run = open_run(tmp_path / "run")
+    widths = [run.at(q, layer) for q in ("width_a", "width_b")]
+    assert tuple(m.value for m in widths if m is not None) == sides
+    again = CliRunner().invoke(cli, ["inspect", source, "--out", "run"])
+    assert (again.exit_code, again.stderr.count("\n")) == (2, 1)
+    assert "holds a run" in again.stderr
+
+
 def test_the_names_of_torchvision_and_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights as the libraries would have put them into their cache; nothing is downloaded."""
     tv = pytest.importorskip("torchvision", reason="needs torchvision")

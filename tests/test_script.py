@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -166,6 +167,48 @@ def test_of_several_models_one_is_taken_and_said(
     found = here("--out", "two", "two.py")
     assert "several models are trained: 19 parameters under another Adam" in found.stderr
     assert open_run(tmp_path / "two").steps[0] == 0
+
+
+PARTS = """
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+{door}
+for step in range(34):
+    optimizer.zero_grad()
+    for _ in range(2):
+        x = torch.randn(8, 4)
+        loss = cross_entropy(model(x), x[:, :3].argmax(1), {form}
+        loss.backward()
+    optimizer.step()
+{end}
+"""
+
+
+@pytest.mark.parametrize(
+    ("form", "told", "typed"),
+    [
+        ("reduction='mean') / 2", "accumulation=2", ()),
+        ("reduction='sum')", "accumulation=2, reduction='sum'", ("--accumulation", "2")),
+    ],
+)
+def test_noise_is_that_of_the_loss_that_was_seen(
+    form: str, told: str, typed: tuple[str, ...], tmp_path: Path, here: Callable[..., Result]
+) -> None:
+    """The first batch is under way when the loss shows what it is."""
+    door = "import lawful; watch = lawful.observe(model, 'inside', 'noise', optimizer=optimizer, "
+    door += f"{told}, schedule=lawful.every(1)).__enter__()"
+    (tmp_path / "parts.py").write_text(PARTS.format(form=form, door="", end=""))
+    (tmp_path / "inside.py").write_text(PARTS.format(form=form, door=door, end="watch.close()"))
+    found = here("--out", "outside", "--laws", "noise", "--schedule", "every:1", *typed, "parts.py")
+    assert (found.exit_code, found.stderr.count("\n")) == (0, 2), found.stderr
+    runpy.run_path(str(tmp_path / "inside.py"))
+    outside, inside = (numbers(open_run(tmp_path / folder)) for folder in ("outside", "inside"))
+    assert outside == inside
+    assert (34, "", "noise_scale_micro") in outside
 
 
 def test_a_step_of_ones_own_is_said(tmp_path: Path, here: Callable[..., Result]) -> None:

@@ -72,7 +72,12 @@ def batch(step: int) -> tuple[Tensor, Tensor]:
 
 def net(kind: str) -> nn.Module:
     torch.manual_seed(1)
-    model: nn.Module = Net().double()
+    model = Net().double()
+    return spread(model, kind, [model.mix, model.conv])
+
+
+def spread(model: nn.Module, kind: str, parts: list[nn.Module]) -> nn.Module:
+    """The model over the processes; parts: those that are sharded by themselves."""
     if kind == "ddp":
         return nn.parallel.DistributedDataParallel(model)
     if kind in ("fsdp", "hsdp"):
@@ -84,7 +89,7 @@ def net(kind: str) -> nn.Module:
         if kind == "hsdp":  # two replicas
             names = ("replica", "shard")
             mesh = init_device_mesh("cpu", (2, size // 2), mesh_dim_names=names)
-        for part in (model.mix, model.conv):
+        for part in parts:
             fully_shard(part, mesh=mesh)
         return fully_shard(model, mesh=mesh)
     return model
@@ -145,7 +150,7 @@ def train_with_noise(
     """
     model, sum_of = rescalable(), reduction == "sum"
     found = lawful.symmetries(model, points(0), F.cross_entropy)
-    model = nn.parallel.DistributedDataParallel(model) if kind == "ddp" else model
+    model = spread(model, kind, [model[0], model[3], model[6]])  # type: ignore[index]
     rate = 0.05 * size / BATCH if sum_of else 0.05
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     sample_gradients.SHARE = 1e9  # every sample, not some of them at random

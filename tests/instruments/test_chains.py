@@ -84,3 +84,14 @@ def test_a_pair_is_a_symmetry(model):
             W = maps[j].weight().unflatten(1, (maps[i].d_b, -1)) / c[:, None]
             maps[j].parameter.copy_(W.reshape_as(maps[j].parameter))
     torch.testing.assert_close(model(x), before)
+
+
+def test_no_hook_is_called_by_looking():
+    model = nn.Sequential(MLP(6, 3, width=8, depth=2, activation="relu"), nn.ReLU())
+    maps, _ = survey(model, "*")
+    calls = []
+    for module in model.modules():
+        module.register_forward_pre_hook(lambda *_: calls.append(1))
+        module.register_forward_hook(lambda *_: calls.append(1))
+    assert rescalable(model, maps) == [(0, 1), (1, 2)]
+    assert calls == []

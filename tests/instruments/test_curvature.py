@@ -370,7 +370,10 @@ def test_nothing_is_changed(mode: str) -> None:
     probe = Probe([(x[:16], y[:16]), (x[16:], y[16:])], F.cross_entropy, mode=mode)
     wants = Curvature.quantities
     reading = Curvature(optimizer, wants=wants).measure(0, model, probe, rates_of(optimizer))
-    assert not reading.problems
+    told = "no rate of sharpening: BatchNorm in training mode cannot be differentiated three times"
+    assert reading.problems == ([("", told)] if mode == "train" else [])
+    assert ("sharpening_rate" in {m.quantity for m in reading.rows}) is (mode == "eval")
+    assert len(reading.rows) > 10
     for a, b in zip(before, everything(), strict=True):
         assert torch.equal(a, b)
 

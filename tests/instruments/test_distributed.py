@@ -138,6 +138,32 @@ def test_processes_are_as_many_micro_batches(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("processes", "kind"), [(3, "fsdp"), (4, "hsdp")])
+def test_gradient_noise_of_shards(processes: int, kind: str, tmp_path: Path) -> None:
+    """All but Hebb's cosine, which needs W while a gradient arrives."""
+    one = alone_with_noise(tmp_path / "one")
+    assert torchrun(processes, kind, tmp_path / "run", "noise") == 0
+    run = lawful.open_run(tmp_path / "run")
+    told = set(run.events().message) - set(one.events().message)
+    assert told == {
+        "charges are not followed where weights lie in shards",
+        "no Hebbian cosine of weights in shards",
+    }
+    key = ["step", "layer", "quantity"]
+    noise = one.table(layer=["", *(x["name"] for x in one.manifest["layers"])])
+    noise = noise[~noise.quantity.str.startswith("hebbian") & noise.step.isin((32, 36))]
+    a, b = noise.set_index(key), run.table().set_index(key)
+    assert {"virial_step", "noise_scale", "gradient_balance"} <= set(noise.quantity)
+    assert set(a.index) == set(b.index)
+    for column in ("value", "stderr", "n"):
+        np.testing.assert_allclose(
+            a[column], b.loc[a.index][column], rtol=1e-5, atol=1e-9, err_msg=column
+        )
+    neurons = [r.array("balance_neurons", layer="4", step=32) for r in (one, run)]
+    np.testing.assert_allclose(*neurons, rtol=1e-5)
+
+
+@pytest.mark.slow
 def test_noise_of_a_sum_over_processes(tmp_path: Path) -> None:
     """They divide the sum by their number; what is of one sample, and the charges, do not care."""
     one = alone_with_noise(tmp_path / "one", reduction="sum")

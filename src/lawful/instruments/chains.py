@@ -13,6 +13,7 @@ its data has no such graph and shows no pairs; `lawful.symmetries` finds them th
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -32,6 +33,17 @@ FUNCTIONS = {
 METHODS = {"relu", "flatten", "contiguous"}
 
 
+class _Tracer(fx.Tracer):
+    """Follows forward code alone: a hook, the user's or that of a wrapper, is not to be called."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        written = type(m).forward.__module__  # `fully_shard` gives its modules classes of its own
+        return written.startswith("torch.nn.modules") and not isinstance(m, nn.Sequential)
+
+    def call_module(self, m: nn.Module, forward: Any, args: tuple, kwargs: dict) -> Any:
+        return super().call_module(m, m.forward, args, kwargs)
+
+
 def rescalable(model: nn.Module, maps: list[LinearMap]) -> list[tuple[int, int]]:
     """Pairs (i, j) of positions in `maps`: every neuron of map i is read by map j alone.
 
@@ -39,7 +51,7 @@ def rescalable(model: nn.Module, maps: list[LinearMap]) -> list[tuple[int, int]]
     filter, or pixels of a flattened channel.
     """
     try:
-        graph = fx.Tracer().trace(model)
+        graph = _Tracer().trace(model)
     except Exception:  # code that cannot be traced shows no pairs, whatever stopped it
         return []
     uses = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)

@@ -168,7 +168,11 @@ class _Look:
     def sharpening(self, plain: Eigenpairs) -> None:
         u, S = plain.vectors[0], float(plain.values[0])
         g = self.surface.gradient.double()
-        slope = self.surface.third(u, u).double()
+        try:
+            slope = self.surface.third(u, u).double()
+        except NoCurvature as problem:
+            self.out.problems.append(("", f"no rate of sharpening: {problem}"))
+            return
         along, turn = float(g @ u.double()), float(slope @ u.double())
         norm2 = float(slope @ slope)
         x2 = (along / S) ** 2

@@ -17,7 +17,8 @@ sum: the reduction divides whatever the loss did.)
     a reading           one all-reduce of every sum; where W lies in shards it is gathered, layer
                         by layer; the first process computes and writes
     gradient noise      sums over samples, added up at its readings (`added`); Hebb's matrices at
-                        the one batch in 16 that shows them
+                        the one batch in 16 that shows them; gradients and weights in shards are
+                        gathered, layer by layer, at each of its batches
     charges             the account needs θ and g, the same in all; the noise sums over samples
     any other step      no communication
 
@@ -245,6 +246,12 @@ def whole(t: Any) -> Any:
 def held(t: Any) -> Tensor:
     """The rows or columns of a weight that this process holds; no communication."""
     return t.to_local() if sharded(t) else t
+
+
+def copies(t: Any) -> int:
+    """How many processes hold the same piece of a tensor in shards."""
+    mesh = t.device_mesh
+    return math.prod(mesh.size(i) for i, p in enumerate(t.placements) if p.is_replicate())
 
 
 def columns_held(W: Any) -> slice:

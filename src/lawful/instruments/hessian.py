@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..symmetry.certify import batch_statistics
 from .probe import Probe, _call, _pair, _scalar, undisturbed
 
 MEMORY = 2**30
@@ -93,7 +94,13 @@ class LossSurface:
         return self._sum(lambda graph: self._through_output(graph, v))
 
     def third(self, u: Tensor, v: Tensor) -> Tensor:
-        """∇_θ (uᵀ H v) with u and v held fixed, (D,)."""
+        """∇_θ (uᵀ H v) with u and v held fixed, (D,).
+
+        Raises `NoCurvature` where BatchNorm is in training mode: torch differentiates it twice
+        only. Up to 2.13 the third derivative came out without a word, and half of it wrong.
+        """
+        if batch_statistics(self.model):
+            raise NoCurvature("BatchNorm in training mode cannot be differentiated three times")
 
         def one(graph: _Graph) -> Tensor:
             product = _grad(graph.gradient, self.parameters, self._pieces(v), create=True)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..estimators.gradient_noise import mean, ratio, two_batch_sizes
 from ..record import Measurement
-from .distributed import ALONE, Ranks
+from .distributed import ALONE, Ranks, sharded
 from .readings import Label
 from .sample_sums import widened
 from .tap import Scale
@@ -45,7 +45,8 @@ class MicroBatches:
     """The gradients of micro-batches, seen as they are added to the parameter's."""
 
     def __init__(self, model: nn.Module, scale: Scale, ranks: Ranks = ALONE) -> None:
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        # Of weights in shards no hook sees a gradient before it is averaged.
+        self.parameters = [p for p in model.parameters() if p.requires_grad and not sharded(p)]
         self.scale, self.ranks = scale, ranks
         self.device = self.parameters[0].device if self.parameters else torch.device("cpu")
         self.steps: list[Step] = []

@@ -39,7 +39,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..estimators.gradient_noise import mean, ratio, two_batch_sizes
 from ..record import Measurement
 from .chains import rescalable
-from .distributed import ALONE, Ranks, added
+from .distributed import ALONE, Ranks, added, copies, held, sharded, whole
 from .instrument import Rates, Reading
 from .maps import LinearMap
 from .micro_batches import MicroBatches, inverse_size, sums_of
@@ -89,6 +89,8 @@ class GradientNoise:
         self.pairs = [_Pair(self.layers[i], self.layers[j]) for i, j in rescalable(model, alone)]
         self.micro = MicroBatches(model, scale, ranks)
         self._told: set[str] = set()
+        # Hebb's update is made where W is whole, which nobody promises when a gradient arrives.
+        self._in_shards = any(sharded(m.parameter) for m in alone)
         self._begin()
 
     def _begin(self) -> None:
@@ -105,7 +107,7 @@ class GradientNoise:
         """Hooks on."""
         for layer in self.layers:
             layer.tap.active = True
-            layer.samples.begin(hebbian=self._seen % EVERY == 0)
+            layer.samples.begin(hebbian=self._hebbian)
         self.hooks.place()
         self.micro.place()
 
@@ -126,7 +128,7 @@ class GradientNoise:
         for layer in self.layers:
             layer.before(at, rates, divisor, fully=fully)
         for pair in self.pairs:
-            pair.before(rates, fully=fully)
+            pair.before(rates)
         self.micro.before(divisor, next((m.samples.sizes for m in self.layers), []))
         self._taken += 1
         self.scale.passes += 1
@@ -136,13 +138,18 @@ class GradientNoise:
         """Take in the increments of the weights."""
         for layer in self.layers:
             layer.after()
-            layer.samples.begin(hebbian=self._seen % EVERY == 0)
+            layer.samples.begin(hebbian=self._hebbian)
+
+    @property
+    def _hebbian(self) -> bool:
+        """Whether the coming batch shows Hebb's update."""
+        return self._seen % EVERY == 0 and not self._in_shards
 
     # -- several processes -----------------------------------------------------------------------
 
     def _add_hebbian(self) -> None:
         """Hebb's update over the samples of all processes: its norm is no sum of theirs."""
-        if self.ranks.size == 1:
+        if self.ranks.size == 1 or self._in_shards:
             return
         for layer in self.layers:
             [M] = added([layer.hebbian()], self.ranks)
@@ -182,7 +189,7 @@ class GradientNoise:
         coupled = any(isinstance(m, _BatchNorm) and m.training for m in self.model.modules())
         if coupled:
             reading.problems.append(("", "BatchNorm couples samples: no per-sample gradients"))
-        whole: list[tuple[_Layer, _Table]] = []
+        covered: list[tuple[_Layer, _Table]] = []
         for layer in self.layers:
             table, problem = layer.table()
             if problem:
@@ -199,13 +206,15 @@ class GradientNoise:
                     reading.problems.append((layer.map.name, doubt))
                 elif not coupled:
                     reading.rows += table.noise(label)
-                    whole.append((layer, table))
+                    covered.append((layer, table))
         for pair in self.pairs:
             pair.read(step, reading)
-        reading.rows += self._whole(step, whole)
-        if whole and all((table.inverse == 1).all() for _, table in whole):
+        reading.rows += self._whole(step, covered)
+        if covered and all((table.inverse == 1).all() for _, table in covered):
             reading.problems += self._once([("", ONE_SAMPLE)])
-        reading.problems += self._once(self._uncovered([layer for layer, _ in whole]))
+        if self._in_shards:
+            reading.problems += self._once([("", "no Hebbian cosine of weights in shards")])
+        reading.problems += self._once(self._uncovered([layer for layer, _ in covered]))
 
     def _whole(self, step: int, layers: list[tuple[_Layer, _Table]]) -> list[Measurement]:
         """Of all covered parameters together, over the batches in which every layer took part."""
@@ -260,7 +269,8 @@ class _Step:
     samples:  (8,) sums over samples, those of `_Table` before they are divided: ‖g_s‖² of W and
               of b, uᵀg_sv and its modulus; then `sums_of` the micro-batches, and whether some
               were missed. Additive over processes.
-    gradient: (5,) from the parameter, in the first process: ‖g‖² of W and of b, ⟨g, W⟩, ‖W‖², uᵀgv.
+    gradient: (6,) from the parameter, in the first process: ‖g‖² of W and of b, ⟨g, W⟩, ‖W‖²,
+              ‖b‖², uᵀgv.
     rows:     (d_b,) ‖row of g_B‖².            moved:   ‖W′ − W‖².
     hebbian:  (3,) products of −g_B, W, M with M.
     """
@@ -275,7 +285,7 @@ class _Step:
 
 
 _SUMS = 8
-_POWER, _POWER_B, _WEIGHT = 0, 1, 3  # of `_Step.gradient`
+_POWER, _POWER_B, _WEIGHT, _BIAS = 0, 1, 3, 4  # of `_Step.gradient`
 
 
 @dataclass(frozen=True)
@@ -304,9 +314,9 @@ class _Table:
 
     @classmethod
     def of(cls, samples: Array, gradient: Array, scale: Scale, processes: int) -> _Table:
-        """From what the steps of a window have kept, (batches, 8) and (batches, 5)."""
+        """From what the steps of a window have kept, (batches, 8) and (batches, 6)."""
         norm2, norm2_b, of_rows, size, parts, inverses, count, broken = samples.T
-        power, power_b, dot, weight, of_gradient = gradient.T
+        power, power_b, dot, weight, _, of_gradient = gradient.T
         # A mean is what has a noise scale; processes divide the sum of a summed loss by R.
         share, of_mean = (parts, 1.0) if scale.mean else (count, processes / count)
         return cls(
@@ -351,7 +361,8 @@ class _Layer:
         bias = map.module._parameters.get("bias") if map.kind in ("linear", "conv") else None
         self.bias = bias if bias is not None and bias.requires_grad else None
         self.steps: list[_Step] = []
-        self.gradient: Tensor | None = None  # of the current batch, for the pairs
+        self.now: _Step | None = None  # of the current batch
+        self.neurons: _Neurons | None = None  # of some batches, for the pairs
         self._before: Tensor | None = None
 
     def parameters(self) -> list[nn.Parameter]:
@@ -372,54 +383,64 @@ class _Layer:
     ) -> None:
         p, s = self.map.parameter, self.samples
         assert p is not None
-        self.gradient = self._before = None
+        self.now = self.neurons = self._before = None
         # A layer that only other processes have called has a gradient all the same.
         called = bool(s.sizes) or self.ranks.size > 1
-        if p.grad is None or p not in rates or self.tap.problem or not called:
+        if p.grad is None or p not in rates or not called:
             return
-        b = None if self.bias is None or self.bias.grad is None else self.bias.grad / divisor
+        # Of a weight in shards, the one thing that asks for all processes; here they all come.
+        G, W = whole(self.map.gradient(p.grad)), whole(self.map.weight())
+        b = None if self.bias is None or self.bias.grad is None else whole(self.bias.grad) / divisor
+        bias = None if b is None else whole(self.bias.detach())  # type: ignore[union-attr]
+        if self.tap.problem:
+            return
         norm2_b = s.norm2_b * 0 if b is None else s.norm2_b
         sums = torch.stack([x.double() for x in (s.norm2, norm2_b, s.projection, s.size)])
         counts = torch.cat([sums_of(s.sizes), torch.tensor([float(s.broken)])]).to(sums)
-        found = _Step(at, rates[p], torch.cat([sums, counts]))
+        found = self.now = _Step(at, rates[p], torch.cat([sums, counts]))
         self.steps.append(found)
+        if fully and _plain(rates[p]) and (self.ranks.first or sharded(p)):
+            self._before = widened(held(self.map.weight())).clone()
         if not self.ranks.first:
             return
-        G = widened(self.map.gradient(p.grad))
-        G, W = G if divisor == 1 else G / divisor, widened(self.map.weight())
+        G, W = widened(G), widened(W)
+        G = G if divisor == 1 else G / divisor
         g, w = G.reshape(-1), W.reshape(-1)
         power = g.dot(g)
-        power_b = power.new_zeros(()) if b is None else b.dot(b)
+        none = power.new_zeros(())
+        power_b, weight_b = (none if x is None else x.double().square().sum() for x in (b, bias))
         s.u, s.v = s.u.to(G), s.v.to(G)
-        values = [power, power_b, g.dot(w), w.dot(w), s.v @ (G @ s.u)]
+        values = [power, power_b, g.dot(w), w.dot(w), weight_b, s.v @ (G @ s.u)]
         found.gradient = torch.stack([v.double() for v in values])
-        self.gradient = G
         if s.hebbian is not None:
             m = s.hebbian.reshape(-1)
             found.hebbian = torch.stack([-g.dot(m), w.dot(m), m.dot(m)]).double()
         if fully:
             found.rows = _rows(G)
-        if fully and _plain(rates[p]):
-            self._before = W.clone()
+            self.neurons = _Neurons.of(G, W, b, bias)
 
     def after(self) -> None:
-        self.gradient = None
         if self._before is not None:
-            step = self._before.sub_(widened(self.map.weight()))
-            self.steps[-1].moved = torch.linalg.vector_norm(step).double().square()
-        self._before = None
+            assert self.now is not None
+            step = self._before.sub_(widened(held(self.map.weight())))
+            self.now.moved = torch.linalg.vector_norm(step).double().square()
+        self.now = self.neurons = self._before = None
 
     def sums(self, batches: int) -> Tensor:
-        """(batches, 8) what is added up over the processes."""
-        out = torch.zeros(batches, _SUMS, dtype=torch.float64)
+        """(batches, 9) what is added up over the processes; the last: ‖W′ − W‖² of shards."""
+        out = torch.zeros(batches, _SUMS + 1, dtype=torch.float64)
         for s in self.steps:
-            out[s.at] = s.samples
+            out[s.at, :_SUMS] = s.samples
+            if s.moved is not None and sharded(self.map.parameter):
+                out[s.at, _SUMS] = s.moved / copies(self.map.parameter)
         return out
 
     def take(self, sums: Tensor) -> None:
         """Put what all processes have seen in place of what this one has."""
         for s in self.steps:
-            s.samples = sums[s.at].to(s.samples)
+            s.samples = sums[s.at, :_SUMS].to(s.samples)
+            if s.moved is not None and sharded(self.map.parameter):
+                s.moved = sums[s.at, _SUMS].to(s.moved)
         self.steps = [s for s in self.steps if s.samples[4] > 0]
 
     def table(self) -> tuple[_Table | None, str]:
@@ -503,8 +524,9 @@ class _Pair:
         self.steps.clear()
         self.neurons.clear()
 
-    def before(self, rates: Mapping[nn.Parameter, Rates], *, fully: bool) -> None:
-        if self.first.gradient is None or self.second.gradient is None:
+    def before(self, rates: Mapping[nn.Parameter, Rates]) -> None:
+        one, two = self.first.now, self.second.now
+        if one is None or one.gradient is None or two is None or two.gradient is None:
             return
         of = {
             (r.optimizer, r.lr, r.weight_decay, r.momentum, r.decoupled)
@@ -514,25 +536,15 @@ class _Pair:
         if len(of) > 1:
             self.problem = f"trades scale with {self.second.map.name} at another learning rate"
             return
-        self.rates = self.first.steps[-1].rates
-        bias = self.first.bias
-        b2 = 0.0 if bias is None else bias.detach().double().square().sum()
-        one, two = self.first.steps[-1].gradient, self.second.steps[-1].gradient
-        assert one is not None
-        assert two is not None
-        into, weight = one[_POWER] + one[_POWER_B], one[_WEIGHT] + b2
-        self.steps.append(torch.stack([into, two[_POWER], weight, two[_WEIGHT]]))
-        if fully:
-            self.neurons.append(self._neurons(self.first.gradient, self.second.gradient))
-
-    def _neurons(self, G: Tensor, G2: Tensor) -> Tensor:
-        k, bias = self.first.map.d_b, self.first.bias
-        into = _rows(G)
-        weight = _rows(widened(self.first.map.weight()))
-        if bias is not None and bias.grad is not None:
-            into, weight = into + bias.grad.square(), weight + bias.detach().square()
-        out = _columns(G2, k), _columns(widened(self.second.map.weight()), k)
-        return torch.stack([into, out[0], weight, out[1]])
+        self.rates = one.rates
+        g, g2 = one.gradient, two.gradient
+        self.steps.append(
+            torch.stack([g[_POWER] + g[_POWER_B], g2[_POWER], g[_WEIGHT] + g[_BIAS], g2[_WEIGHT]])
+        )
+        if self.first.neurons is not None and self.second.neurons is not None:
+            k, near, far = self.first.map.d_b, self.first.neurons, self.second.neurons
+            out = [side.view(k, -1).sum(1) for side in far.out]
+            self.neurons.append(torch.stack([near.into[0], out[0], near.into[1], out[1]]))
 
     def read(self, step: int, reading: Reading) -> None:
         name = self.first.map.name
@@ -556,13 +568,24 @@ class _Pair:
             reading.arrays[name, "balance_neurons"] = neurons.cpu().numpy()
 
 
+@dataclass(frozen=True)
+class _Neurons:
+    """‖·‖² of what goes into each neuron, rows with bias, and out of each input, columns: of the
+    gradient and of the weight."""
+
+    into: tuple[Tensor, Tensor]
+    out: tuple[Tensor, Tensor]
+
+    @classmethod
+    def of(cls, G: Tensor, W: Tensor, b: Tensor | None, bias: Tensor | None) -> _Neurons:
+        rows = [_rows(G), _rows(W)]
+        if b is not None and bias is not None:
+            rows = [rows[0] + b.square(), rows[1] + bias.square()]
+        return cls((rows[0], rows[1]), ((G * G).sum(0), (W * W).sum(0)))
+
+
 def _rows(X: Tensor) -> Tensor:
     return torch.linalg.vector_norm(X, dim=1).square()
-
-
-def _columns(X: Tensor, k: int) -> Tensor:
-    """‖X‖² by groups of neighbouring columns, k groups."""
-    return (X * X).sum(0).view(k, -1).sum(1)
 
 
 def _plain(rates: Rates) -> bool:
