@@ -4,6 +4,9 @@ Each test names the numbers that were published with the derivation; ours are me
 All other laws have an experiment, whose bands `test_experiments` checks.
 """
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +16,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from lawful.estimators import collapse
 from lawful.estimators.feature_ansatz import agop, psd_power
 from lawful.lab.datasets import flatten, load, standardise
+from lawful.lab.experiment import experiments
 from lawful.lab.models import seeded
 
 SEEDS = range(3)
@@ -156,3 +160,18 @@ def test_a_kernel_machine_in_the_metric_of_its_agop():
     assert errors[2] < errors[1] < errors[0] / 3
     assert errors[2] < errors[0] / 5
     assert overlap > 0.98
+
+
+# -- the page --------------------------------------------------------------------------------------
+
+
+def test_what_the_page_of_bands_names_is_there():
+    """Every test and experiment in docs/bands.md exists."""
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "bands.md").read_text(encoding="utf-8")
+    tests = "\n".join(p.read_text(encoding="utf-8") for p in (root / "tests").rglob("test_*.py"))
+    rows = [line.split("|")[3] for line in page.splitlines() if line.startswith("|")][2:]
+    named = [name for row in rows for name in re.findall(r"`([\w-]+)`", row)]
+    known = experiments()
+    assert [n for n in named if n not in known and f"def {n}(" not in tests] == []
+    assert len(named) > 20
