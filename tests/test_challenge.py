@@ -5,10 +5,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from lawful.challenge import Case, Challenge, Entry, challenge, challenges, entries, run
 from lawful.challenge.challenge import distance, log_rmse
+from lawful.challenge.similarity import calibrated, centred
 from lawful.cli import cli
 
 
@@ -106,6 +108,22 @@ def test_a_baseline_is_scored_and_comes_near(name):
         min(r.score for r in found)
         < {"loss-curve": 0.05, "learning-curve": 0.6, "exponent": 0.2}[name]
     )
+
+
+@pytest.mark.parametrize(
+    ("d1", "d2", "null"), [(50, 50, 0.200), (400, 400, 0.667), (100, 800, 0.516)]
+)
+def test_similarity_of_independent_samples_is_the_published_null(d1, d2, null):
+    """Master table, law 14: CKA √(d₁d₂/((d₁+n)(d₂+n))) within .01; nothing after calibration."""
+    n, seen, left = 200, [], []
+    for seed in range(3):
+        draw = torch.Generator().manual_seed(seed)
+        h, g = (torch.randn(n, d, generator=draw, dtype=torch.float64) for d in (d1, d2))
+        seen.append(float((centred(h) * centred(g)).sum()))
+        left.append(calibrated(h, g, seed))
+    assert np.sqrt(d1 * d2 / ((d1 + n) * (d2 + n))) == pytest.approx(null, abs=5e-4)
+    assert np.mean(seen) == pytest.approx(null, abs=0.01)
+    assert max(left) < 0.02
 
 
 @pytest.mark.slow

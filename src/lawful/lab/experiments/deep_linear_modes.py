@@ -335,6 +335,10 @@ experiment = Experiment(
             for sigma in (1e-3, 1e-2)
             for word, pick in (("least", min), ("largest", max))
         ),
+        *(
+            Band(f"{word} half-time ratio, σ = 0.05", 0.995, 1.06, half(5e-2, pick), FULL)
+            for word, pick in (("least", min), ("largest", max))
+        ),
         Band("stages, u₀ = 1e-8", 3, 3, partial(last, "separate_stages", "u₀ = 1e-08"), FULL),
         Band("stages, u₀ = 1e-2", 0, 0, partial(last, "separate_stages", "u₀ = 0.01"), FULL),
         Band("least ratio of stages, small start", 1, 2, stages("small", min), FULL),
