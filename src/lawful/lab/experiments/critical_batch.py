@@ -7,8 +7,8 @@ and B_c is the average of B_noise = tr(HΣ)/(∇LᵀH∇L) over the steps of the
 Worlds.
 
     greedy Σ = H   a quadratic of 500 dimensions, H_ii = 1/i, noise Σ = H, from θ_i = 1 to 0.3 and
-                   to 0.1 of the first loss, every step of the best length for its B; second moments,
-                   exactly, without sampling
+                   to 0.1 of the first loss, every step of the best length for its B; second
+                   moments, exactly, without sampling
     greedy Σ = I   the control: noise that is not proportional to H, where the form fails
     digits         MLP 64–32–10, tanh, cross-entropy, 1400 handwritten digits to a loss of 0.3; for
                    each B the best of twelve constant rates, steps averaged over 16 seeds
