@@ -6,7 +6,7 @@ from lawful.lab.experiment import experiment
 from lawful.record import open_run
 
 TOY = {
-    "critical-batch": ["limit=60", "target=1.8"],
+    "critical-batch": ["limit=60", "target=1.8", "seeds=2", "dimensions=20"],
     "linear-scaling": ["samples=640", "copies=2"],
     "entropic-force": ["reshuffled=50", "independent=50"],
     "gradient-balance": ["steps=20", "descent=20", "long=40", "replicas=2"],

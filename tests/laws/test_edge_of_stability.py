@@ -41,6 +41,19 @@ def test_a_run_that_never_crosses_is_out_of_regime(edge):
     assert found.effect == pytest.approx(0.6, abs=0.02)
 
 
+def test_a_start_above_the_edge_is_no_arrival(edge):
+    """A net thrown down by its first steps has not reached the edge until it comes back up."""
+    curve = [23.0, 18.5, *[10.0] * (len(STEPS) - 2)]
+    edge.record("sharpness_preconditioned", curve, layer="", steps=STEPS)
+    found = edge.verdict("edge_of_stability", "")
+    assert found.status == "out of regime"
+    assert "came to 0.93" in found.sentence
+    edge.record(
+        "sharpness_preconditioned", [23.0, 12.0, *[20.0] * (len(STEPS) - 2)], layer="", steps=STEPS
+    )
+    assert edge.verdict("edge_of_stability", "").status == "holds"
+
+
 @pytest.mark.parametrize("after", [0.6, 1.3])
 def test_a_run_that_leaves_the_edge_violates_it(edge, after):
     curve = [8.0 + i * 0.6 if i <= 20 else 20.0 * after for i in range(len(STEPS))]
@@ -114,3 +127,12 @@ def test_batch_sharpness(edge, level, status):
     assert edge.verdict("batch_edge_of_stability", "").status == status
     edge.record("batch_sharpness", list(curve), layer="", steps=STEPS, n=1)
     assert edge.verdict("batch_edge_of_stability", "").status == "out of regime"
+
+
+def test_batch_sharpness_that_leaves_the_edge_violates_its_law(edge):
+    curve = [20.0 if step < 400 else 15.0 for step in STEPS]
+    edge.record("batch_sharpness", [10.0, *curve[1:]], layer="", steps=STEPS, n=25)
+    edge.record("batch_sharpness_predicted", 20.0, layer="", steps=STEPS)
+    found = edge.verdict("batch_edge_of_stability", "")
+    assert found.status == "violated"
+    assert found.effect == pytest.approx(0.75)

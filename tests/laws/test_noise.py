@@ -16,7 +16,7 @@ from lawful.instruments.instrument import Rates
 from lawful.instruments.layers import survey
 from lawful.instruments.noise import GradientNoise
 from lawful.instruments.tap import Scale
-from lawful.theory.critical_batch import steps_needed
+from lawful.theory.critical_batch import greedy_descent, steps_needed
 
 STEPS = tuple(range(0, 2001, 100))
 LATE = len([s for s in STEPS if s >= 1000])
@@ -380,6 +380,22 @@ def test_rates_of_zero_and_noise_of_either_sign_do_not_raise(empty):
         empty.record(name, 1.0, layer="", steps=steps)
     empty.record("noise_trace_micro", [*[-0.5] * 11, 9.0], layer="", steps=steps)
     assert empty.verdict("noise_scale", "").status == "undetermined"
+
+
+@pytest.mark.parametrize(("noise", "status"), [("H", "holds"), ("I", "violated")])
+def test_critical_batch_of_a_quadratic(empty, noise, status):
+    """Noise in the shape of H, and noise that is not: the law tells them apart."""
+    h = 1 / np.arange(1, 201)
+    Sigma = {"H": h, "I": np.ones_like(h)}[noise]
+    empty.manifest, empty.rows = empty.manifest | {"layers": []}, []
+    for batch in [4.0**k for k in range(1, 7)]:
+        steps, _ = greedy_descent(h, Sigma, batch, share=0.3)
+        empty.record("batch_size", batch, layer=f"B = {batch:g}", steps=(0,))
+        empty.record("steps_to_target", steps, layer=f"B = {batch:g}", steps=(0,))
+    scale = greedy_descent(h, Sigma, np.inf, share=0.3)[1]
+    empty.record("critical_batch_predicted", scale, layer="", steps=(0,))
+    found = empty.verdict("critical_batch", "")
+    assert found.status == status, found.sentence
 
 
 def test_nothing_recorded_is_undetermined(empty):

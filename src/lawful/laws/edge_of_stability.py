@@ -14,8 +14,9 @@ x² = (uᵀ∇L/S)² averages to σ² = 2α/‖∇S‖², α the rate at which S
 holds within a factor of two. The formula is for one unstable direction: where λ_2 has reached the
 edge too, which is common later, it is out of regime (`theory.central_flow` has the general form).
 
-Regime. The edge must have been reached (0.95 of the threshold): a run whose flow flattens before
-it is a correct negative, told as out of regime. One threshold: constant η. The full-batch laws
+Regime. The edge must have been reached, from below (0.95 of the threshold): a run whose flow
+flattens before it is a correct negative, told as out of regime, and a start above it, from which
+the first steps throw the net down, is no arrival. One threshold: constant η. The full-batch laws
 speak of the loss that is descended, so the probe must be the training set; under mini-batch noise
 λ_1 stays below 2/η and the regime is not reached. The batch law needs a probe cut into batches of
 the training size. The bounds of the eigenvalues must be small.
@@ -69,9 +70,16 @@ def ratio(run: Run, quantity: str, layer: str) -> pd.Series:
     return (measured / edge).dropna()
 
 
+def risen(ratios: pd.Series) -> pd.Series:
+    """From the first step below 0.95 of the threshold on; all of it when it never was below."""
+    below = ratios.index[ratios < REACHED]
+    return ratios[ratios.index >= below[0]] if len(below) else ratios
+
+
 def crossing(ratios: pd.Series) -> int | None:
-    """The first step at 0.95 of the threshold; None when there was none."""
-    reached = ratios.index[ratios >= REACHED]
+    """The first step at which 0.95 of the threshold was reached from below; None without one."""
+    rise = risen(ratios)
+    reached = rise.index[rise >= REACHED]
     return int(reached[0]) if len(reached) else None
 
 
@@ -101,7 +109,7 @@ def mean(values: pd.Series) -> tuple[float, float, float]:
 
 
 def _reached(run: Run, quantity: str, layer: str) -> Condition:
-    ratios = ratio(run, quantity, layer)
+    ratios = risen(ratio(run, quantity, layer))
     top = float(ratios.max()) if len(ratios) else math.nan
     name = (run.manifest.get("optimizer") or {}).get("class")
     if math.isnan(top) and name in COVERED and not len(_finite(run, quantity, layer)):

@@ -226,6 +226,7 @@ _PLAIN = [
     Quantity("steps_to_target", "steps until the loss is down to the target"),
     Quantity("critical_batch", "batch size at which both steps and samples are twice the least"),
     Quantity("hyperbola_residual", "root mean square of ln(steps/fit), fit S_min(1 + B_c/B)"),
+    Quantity("hyperbola_worst", "largest |ln(steps/fit)| of the same"),
     Quantity("scaling_error", "mean |ln L_k − ln L_1| at equal numbers of samples"),
     Quantity("scaling_error_floor", "the same of two halves of the runs at k = 1: chance alone"),
     Quantity("batch_ratio", "k: batch size over that of the run it is compared with"),

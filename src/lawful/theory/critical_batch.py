@@ -17,8 +17,8 @@ rate tuned for each, needs S steps and E = SB samples to a target loss:
 B_c is the average of B_noise over the steps of the noiseless path.
 
 Range. Many steps, a learning rate tuned for each B, Σ roughly proportional to H, a noise scale that
-changes slowly. Where Σ ∝ I ≠ H the form leaves several times the residual, and B_c is 2 to 3 times
-the average of B_noise.
+changes slowly. Where Σ ∝ I ≠ H the form leaves about ten times the residual, and B_c is several
+times the average of B_noise.
 
 Source: McCandlish, Kaplan, Amodei et al., arXiv 1812.06162 (noise scales, gain, hyperbola); B_c as
 the average along the path, and κ_B without replacement, derived here.
@@ -95,6 +95,27 @@ def best_step(gradient: Array, H: Array, Sigma: Array, batch: float) -> Step:
     return Step(norm2 / curvature * share, norm2**2 / (2 * curvature) * share, scale)
 
 
+def greedy_descent(h: Array, Sigma: Array, batch: float, *, share: float) -> tuple[float, float]:
+    """(steps, mean B_noise on the way) of the best step, again and again, to `share` of the loss.
+
+    h, Sigma: (d,) diagonals of H and of the noise of one sample; from θ_i = 1. batch: inf for none.
+
+    With c_i = E θ_i², a step η makes (1 − ηh_i)²c_i + η²Σ_i/B of it, exactly. The count of steps is
+    made a real number by interpolation of ln L inside the last one.
+    """
+    c, scales = np.ones_like(h), list[float]()
+    loss, target = float(h @ c), share * float(h @ c)
+    before = loss
+    while loss > target:
+        curvature = float(h**3 @ c)
+        scales.append(float(h @ Sigma) / curvature)
+        eta = float(h**2 @ c) / (curvature + float(h @ Sigma) / batch)
+        c = (1 - eta * h) ** 2 * c + eta**2 * Sigma / batch
+        before, loss = loss, float(h @ c)
+    part = math.log(before / target) / math.log(before / loss)
+    return len(scales) - 1 + part, float(np.mean(scales))
+
+
 def steps_needed(batch: float, *, least_steps: float, critical_batch: float) -> float:
     """S = S_min (1 + B_c/B).
 
@@ -108,7 +129,8 @@ def steps_needed(batch: float, *, least_steps: float, critical_batch: float) -> 
 class Hyperbola:
     """A fitted S = S_min(1 + B_c/B).
 
-    log_error: standard error of ln B_c.  residual: root mean square of ln(S/fit).
+    log_error: standard error of ln B_c.
+    residual:  root mean square of ln(S/fit).   worst: the largest |ln(S/fit)|.
     resolved:  the batch sizes reach below and above B_c, so that both arms are seen.
     """
 
@@ -116,6 +138,7 @@ class Hyperbola:
     critical_batch: float
     log_error: float
     residual: float
+    worst: float
     resolved: bool
 
 
@@ -151,5 +174,6 @@ def fit(batches: Sequence[float], steps: Sequence[float]) -> Hyperbola:
     critical = float(math.exp(found.x[1]))
     return Hyperbola(
         math.exp(found.x[0]), critical, error, math.sqrt(square / len(B)),
+        float(np.abs(found.fun).max()),
         bool(B.min() < critical < B.max()),
     )  # fmt: skip
