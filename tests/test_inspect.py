@@ -122,6 +122,7 @@ def test_with_data_the_probe_tells_the_rest(tmp_path: Path) -> None:
     # Nothing is known of the initialisation: no law of formation may call itself settled.
     assert verdicts["rga_b", "2"].status in ("undetermined", "violated", "out of regime")
     assert any(v.status == "holds" for v in verdicts.values() if v.law.startswith("equivariance"))
+    assert not {"neural_scaling", "double_descent", "rate_transfer"} & set(run.manifest["laws"])
     assert run.manifest["status"] == "finished"
 
 

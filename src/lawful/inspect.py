@@ -43,6 +43,7 @@ from .instruments.probe import Probe
 from .instruments.readings import Label
 from .observe import observe
 from .record import Measurement, Run, RunWriter, open_run
+from .record.manifest import write_manifest
 from .schedule import every
 from .symmetry import Symmetry, SymmetryError, symmetries
 
@@ -277,7 +278,20 @@ def inspect(
         schedule=every(1), first_step=step, manifest={"steps": step},
     ):  # fmt: skip
         pass  # a probe is taken as the door opens
-    return open_run(out)
+    run = open_run(out)
+    if laws is None:
+        _name_only_what_was_seen(run, chosen)
+    return run
+
+
+def _name_only_what_was_seen(run: Run, chosen: Sequence[str]) -> None:
+    """Leave out of the manifest the laws of which nothing is recorded.
+
+    They are those of simulated worlds and of whole training runs.
+    """
+    seen = set(run.table()["quantity"])
+    told = [law.name for law in law_room.select(chosen) if seen & set(law.needs)]
+    write_manifest(run.path, run.manifest | {"laws": told})
 
 
 def _possible(

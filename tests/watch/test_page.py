@@ -80,6 +80,12 @@ def test_it_follows_a_run_draws_it_and_comes_back(
         assert browser.ask("document.querySelectorAll('#glance tbody th')[1].textContent") == NASTY
         browser.ask("document.getElementById('next').click()")
         browser.wait_for("document.querySelector('#verdict-list .claim')")
+        assert browser.ask("document.querySelector('#verdict-list sub').textContent") == "b"
+        # A formula is set from text: what looks like markup in it stays text.
+        browser.ask("setFormula(document.getElementById('meaning'), '<b>H_a</b> fc_1 x^2 ‖W‖_F²')")
+        assert browser.ask("document.getElementById('meaning').innerHTML") == (
+            "&lt;b&gt;H<sub>a</sub>&lt;/b&gt; fc_1 x<sup>2</sup> ‖W‖<sub>F</sub>²"
+        )
         assert browser.ask("document.querySelectorAll('body script').length") == 0
         fine(browser)
 

@@ -155,7 +155,7 @@ def _extra(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"the HTML report needs {module.partition('.')[0]}, which is not installed: "
+            f"the page needs {module.partition('.')[0]}, which is not installed: "
             "pip install 'lawful[report]'"
         ) from error
 
