@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lawful.estimators.eigen import top_eigenpairs, warm_start
+from lawful.estimators.eigen import Memory, _Belief, top_eigenpairs, warm_start
 from lawful.estimators.trace import hutch_plus_plus, hutchinson, spectral_density
 
 F64 = torch.float64
@@ -39,15 +39,47 @@ def test_float32_and_a_restart():
     assert float(found.values[0]) == pytest.approx(1, rel=1e-4)
 
 
-def test_a_warm_start_saves_products():
+def test_a_memory_saves_products():
     A, B = matrix(0), matrix(0) + 0.02 * matrix(1)
     first = top_eigenpairs(A.matmul, torch.ones(300, dtype=F64))
     noise = torch.randn(300, dtype=F64, generator=torch.Generator().manual_seed(0))
-    start = warm_start(first.onward, noise, noise)
-    warm = top_eigenpairs(B.matmul, start)
+    start = warm_start(first.memory, noise, noise)
+    warm = top_eigenpairs(B.matmul, start, memory=first.memory)
     truth = float(torch.linalg.eigvalsh(B)[-1])
     assert warm.products <= 4 < first.products
-    assert float(warm.values[0]) == pytest.approx(truth, rel=2e-3)
+    assert float(warm.values[0]) == pytest.approx(truth, rel=1e-3)
+
+
+def test_without_a_memory_it_is_lanczos():
+    """The best vector of the Krylov space K_n, and a value between what it may be."""
+    A, start = matrix(2), torch.ones(300, dtype=F64)
+    truth = float(torch.linalg.eigvalsh(A)[-1])
+    for n in (6, 7, 8):
+        found = top_eigenpairs(A.matmul, start, tolerance=0.0, residual=0.0, limit=n)
+        powers = [start]
+        for _ in range(n - 1):
+            powers.append(A @ powers[-1] / 9)
+        K, _ = torch.linalg.qr(torch.stack(powers).T)
+        _, mixing = torch.linalg.eigh(K.T @ A @ K)
+        torch.testing.assert_close((K @ mixing[:, -1]).abs(), found.vectors[0].abs())
+        assert found.products == n
+        assert abs(float(found.values[0]) - truth) <= float(found.errors[0])
+
+
+def test_what_is_remembered_is_exact_where_it_was_asked():
+    """M v = A v for every direction asked, before and after a restart."""
+    A = matrix(5)
+    belief = _Belief(A.matmul, None, A[0])
+    belief.ask(belief.coordinates(torch.ones(300, dtype=F64)))
+    for _ in range(14):
+        belief.ask(belief.ritz().proposal(1))
+    before = belief.ritz()
+    for keep in (15, 5):
+        belief.restart(keep)
+        asked = belief.S @ belief.Q
+        torch.testing.assert_close(belief.S @ belief.M @ belief.Q, asked @ A)
+        torch.testing.assert_close(belief.Q @ belief.Q.T, torch.eye(len(belief.Q), dtype=F64))
+        torch.testing.assert_close(belief.ritz().values, before.values[:keep])
 
 
 def test_neighbours_that_change_places_are_both_in_sight():
@@ -58,19 +90,31 @@ def test_neighbours_that_change_places_are_both_in_sight():
     first = top_eigenpairs(lambda v: d * v, noise, tolerance=1e-4)
     assert float(first.values[0]) == pytest.approx(1.05, rel=1e-4)
     swapped = torch.cat([d[:98], d[[99, 98]]])
-    found = top_eigenpairs(lambda v: swapped * v, warm_start(first.onward, gradient, noise))
+    start = warm_start(first.memory, gradient, noise)
+    found = top_eigenpairs(lambda v: swapped * v, start, memory=first.memory)
     assert float(found.values[0]) == pytest.approx(1.05, rel=1e-3)
     assert found.products <= 5
 
 
+def test_a_jump_makes_the_memory_worth_less():
+    """The first has doubled and another, unknown, has overtaken it."""
+    d = torch.cat([torch.tensor([1.0, 0.5], dtype=F64), torch.linspace(-0.1, 0.1, 98, dtype=F64)])
+    noise = torch.randn(100, dtype=F64, generator=torch.Generator().manual_seed(1))
+    first = top_eigenpairs(lambda v: d * v, noise)
+    later = torch.cat([torch.tensor([2.0, 0.5], dtype=F64), d[2:-1], torch.tensor([2.2])])
+    start = warm_start(first.memory, noise, noise)
+    found = top_eigenpairs(lambda v: later * v, start, memory=first.memory)
+    assert found.products >= 6
+    assert float(found.values[0]) == pytest.approx(2.2, rel=1e-3)
+
+
 def test_hidden_eigenvectors_need_the_noise():
-    """Started from an exact eigenvector nothing else is seen; `warm_start` mixes the rest in."""
+    """An exact eigenvector shows nothing else; `warm_start` mixes other directions in."""
     d = torch.tensor([1.0, 5.0, *[0.1] * 50], dtype=F64)
     old = torch.zeros(52, dtype=F64)
     old[0] = 1
-    assert float(top_eigenpairs(lambda v: d * v, old, least=1).values[0]) == 1
-    noise = torch.ones(52, dtype=F64)
-    found = top_eigenpairs(lambda v: d * v, warm_start(old[None], noise, noise))
+    memory, noise = Memory(d[:1], old[None]), torch.ones(52, dtype=F64)
+    found = top_eigenpairs(lambda v: d * v, warm_start(memory, noise, noise), memory=memory)
     assert float(found.values[0]) == pytest.approx(5, rel=1e-3)
 
 
@@ -78,10 +122,18 @@ def test_an_exhausted_start_looks_elsewhere_without_touching_the_global_generato
     d = torch.tensor([1.0, 5.0, *[0.1] * 50], dtype=F64)
     before = torch.get_rng_state()
     first = torch.eye(52, dtype=F64)[0]
-    found = [top_eigenpairs(lambda v: d * v, first, least=40).values for _ in range(2)]
+    found = [top_eigenpairs(lambda v: d * v, first).values for _ in range(2)]
     assert float(found[0][0]) == pytest.approx(5, rel=1e-3)
     assert torch.equal(*found)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_operators_without_a_positive_eigenvalue():
+    d = -torch.linspace(1, 3, 200, dtype=F64)
+    found = top_eigenpairs(lambda v: d * v, torch.ones(200, dtype=F64), k=2)
+    assert found.converged
+    assert bool(((found.values - d[:2]).abs() <= found.bounds).all())
+    assert float(found.values[0]) == pytest.approx(-1, rel=0.01)
 
 
 def test_small_and_bad_operators():

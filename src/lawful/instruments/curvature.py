@@ -12,10 +12,10 @@ the gradient of the *valley's* floor, and the squared oscillation that would hol
 (∇L on the floor is ∇L − x S u − ½ x² ∇S; A. Damian et al., arXiv 2209.15594). ∇S = ∇(uᵀHu) is exact
 and costs about two products.
 
-Every eigenvalue comes with a rigorous bound ‖Hu − Su‖ and is warm-started from the last solve; one
-that did not converge is recorded and told. The first solve has no past to be compared with and is
-held to 10⁻⁴. H is that of the probe's loss on the probe's samples, in the probe's mode: exact for
-them, so its error is no sampling error. What S would be on other samples, it does not say.
+Every eigenvalue comes with a rigorous bound and starts from what the last solve left behind; one
+that did not converge is recorded and told. H is that of the probe's loss on the probe's samples, in
+the probe's mode: exact for them, so its error is no sampling error. What S would be on other
+samples, it does not say.
 
 Source of S against η: J. Cohen et al., arXiv 2103.00065; method: `estimators.eigen`, `.trace`.
 """
@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..estimators.eigen import Eigenpairs, top_eigenpairs, warm_start
+from ..estimators.eigen import Eigenpairs, Memory, top_eigenpairs, warm_start
 from ..estimators.trace import hutch_plus_plus, spectral_density
 from ..record import Measurement
 from ..theory.edge_of_stability import batch_sharpness
@@ -42,8 +42,6 @@ from .probe import Probe
 PLAIN = ("sharpness", "sharpness_bound", "sharpness_second", "spectrum_hessian")
 EDGE = ("edge_ratio", "sharpness_preconditioned", "sharpness_preconditioned_bound")
 SHARPENING = ("sharpening_rate", "sharpness_slope", "oscillation2")
-
-COLD = 1e-4  # tolerance of a solve without a past: `estimators.eigen` on misconvergence
 
 
 class Curvature:
@@ -72,7 +70,7 @@ class Curvature:
         seed: int = 0,
         k: int = 1,
         probes: int = 21,
-        tolerance: float = 1e-3,
+        tolerance: float = 2e-3,
         memory: int = MEMORY,
     ) -> None:
         unknown = set(wants) - self.quantities
@@ -80,7 +78,7 @@ class Curvature:
             raise ValueError(f"wants={sorted(unknown)}: choose from {sorted(self.quantities)}")
         self.optimizer, self.wants, self.seed = optimizer, frozenset(wants), seed
         self.k, self.probes, self.tolerance, self.memory = k, probes, tolerance, memory
-        self.last: dict[str, Tensor] = {}  # where the last solve of each operator ended
+        self.last: dict[str, Memory] = {}  # what the last solve of each operator left behind
 
     def measure(
         self, step: int, model: nn.Module, probe: Probe, rates: Mapping[nn.Parameter, Rates]
@@ -207,14 +205,13 @@ class _Look:
         gradient, last = self.surface.gradient, self.of.last.get(name)
         generator = torch.Generator().manual_seed(self.of.seed + self.step)
         noise = torch.randn(len(gradient), generator=generator).to(gradient)
-        if last is not None and last.shape[1] != len(gradient):
+        if last is not None and last.vectors.shape[1] != len(gradient):
             last = None  # the trained parameters have changed
-        start = warm_start(last, gradient, noise)
-        tolerance = self.of.tolerance if last is not None else min(COLD, self.of.tolerance)
         found = top_eigenpairs(
-            matvec, start, k=k, tolerance=tolerance, residual=min(0.03, 30 * tolerance)
-        )
-        self.of.last[name] = found.onward
+            matvec, warm_start(last, gradient, noise), memory=last,
+            k=k, tolerance=self.of.tolerance, residual=25 * self.of.tolerance,
+        )  # fmt: skip
+        self.of.last[name] = found.memory
         if not found.converged:
             value, bound = float(found.values[0]), float(found.bounds[0])
             self.out.problems.append(

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from ...estimators.eigen import top_eigenpairs, warm_start
+from ...estimators.eigen import Memory, top_eigenpairs, warm_start
 from ...instruments.hessian import MEMORY, LossSurface
 from ...instruments.probe import Probe
 from ...record import Measurement, Run, open_run
@@ -67,7 +67,7 @@ class World:
 
     def __init__(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
         self.model, self.probe = model, Probe([(x, y)], half_square)
-        self.vectors: Tensor | None = None
+        self.memory: Memory | None = None
 
     def at(self, w: Array) -> Here:
         vector_to_parameters(torch.from_numpy(w), self.model.parameters())
@@ -85,9 +85,10 @@ class Here:
     def unstable(self, above: float) -> tuple[Array, Array]:
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(self.surface.dimension, generator=generator, dtype=torch.float64)
-        start = warm_start(self.world.vectors, self.surface.gradient, noise)
-        found = top_eigenpairs(self.surface.hessian, start, k=WATCHED)
-        self.world.vectors = found.onward
+        memory = self.world.memory
+        start = warm_start(memory, self.surface.gradient, noise)
+        found = top_eigenpairs(self.surface.hessian, start, memory=memory, k=WATCHED)
+        self.world.memory = found.memory
         keep = found.values > above
         return found.values[keep].numpy(), found.vectors[keep].T.numpy()
 
