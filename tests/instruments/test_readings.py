@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lawful.estimators import alignment
-from lawful.estimators.alignment import PAIRS
+from lawful.estimators import alignment, nulls
+from lawful.estimators.alignment import PAIRS, Side
 from lawful.estimators.linear_map import Canonical, canonical, output_side
 from lawful.estimators.moments import Moments, moments
 from lawful.instruments.readings import (
@@ -240,17 +240,44 @@ def test_same_seed_same_readings_and_the_global_generator_rests() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def bars(side: Side, seed: int = 0) -> dict[str, float]:
+    generator = torch.Generator().manual_seed(seed)
+    return {m.quantity: m.value for m in permutation_readings(LABEL, "b", side, generator)}
+
+
 def test_permutation_bar_is_passed_by_one_relabelling_in_a_hundred() -> None:
     """Unrelated matrices stay under their own bar, a matrix and itself pass it."""
-    M = torch.stack([x.T @ x for x in (draw(60, 40, seed=17), draw(60, 40, seed=18))])
-    M = torch.stack([M[0], M[1], M[0]])
-    bar = {
-        m.quantity: m.value
-        for m in permutation_readings(LABEL, "b", M, torch.Generator().manual_seed(0))
-    }
+    h, g = (draw(160, 40, seed=s) * draw(40, seed=s + 2).exp() for s in (17, 18))
+    m = moments(h, g)
+    side = output_side(m, m.H)
+    bar, M = bars(side), side.M
     assert alignment.pearson(M[0], M[1]) < bar["rga_b_permutation"] < 1
     assert alignment.pearson(M[0], M[2]) > bar["rwa_b_permutation"]
-    assert list(permutation_readings(LABEL, "b", M[:, :1, :1], torch.Generator())) == []
+    one = moments(h[:, :1], g[:, :1])
+    assert bars(output_side(one, one.H)) == {}
+
+
+def test_permutation_bar_knows_no_sampling_noise() -> None:
+    """From four rows a dimension the bar is that of the matrices themselves; plug-in it is low."""
+    d = 40
+    scales = torch.stack([(draw(d, seed=seed) / 2).exp() for seed in (1, 2, 3)])  # of h, g and Z
+    exact = [
+        nulls.permutation_null(torch.diag(scales[i] ** 2), torch.diag(scales[j] ** 2), 4000,
+                               torch.Generator().manual_seed(0))
+        for i, j in PAIRS.values()
+    ]  # fmt: skip
+    known = [float(nulls.percentile(sample, 99)) for sample in exact]
+    found, plugin = [], []
+    for seed in range(20):
+        h, g = (draw(4 * d, d, seed=100 * k + seed) * scales[k] for k in (0, 1))
+        side = output_side(moments(h, g), torch.diag(scales[2] ** 2))
+        bar, share = bars(side, seed), alignment.norm_shares(side)
+        found.append([bar[f"{name}_b_permutation"] for name in PAIRS])
+        plugin.append([x * (share[i] * share[j]) ** 0.5 for x, (i, j) in
+                       zip(found[-1], PAIRS.values(), strict=True)])  # fmt: skip
+    mean, low = torch.tensor(found).mean(0), torch.tensor(plugin).mean(0)
+    torch.testing.assert_close(mean, torch.tensor(known), rtol=0.05, atol=0)
+    assert bool((low < mean).all())
 
 
 # -- the view -----------------------------------------------------------------------------------

@@ -177,6 +177,21 @@ def _to_host(side: Side, numbers: list[Tensor]) -> Forms:
     return Forms(d, side.clusters, side.positions, rounding, *pieces)
 
 
+def norm_shares(side: Side) -> Array:
+    """(3,) ‖M_i − M̄_i‖² debiased over plug-in: the share of a norm that is not sampling noise.
+
+    A null that is sampled from the matrices themselves has their norms below the line; divided by
+    the roots of two shares it is on the scale of a debiased α. NaN where nothing is left.
+    """
+    zero, (k, m) = torch.zeros_like(side.means), side.x.shape[:2]
+    no_influence = side.x.new_zeros((2, len(side.M), k, m))
+    numbers = [*_matrix_numbers(side.M, zero), no_influence, *_row_numbers(side.x, side.y)]
+    p = _to_host(side, numbers).pearson
+    value, plugin = p.value.diagonal(), p.plugin.diagonal()
+    known = (value > 0) & (plugin > 0)
+    return np.where(known, value / np.where(known, plugin, 1.0), math.nan)
+
+
 @dataclass(frozen=True)
 class Products:
     """Inner products of one side under one metric, with the influence of every kept row.

@@ -478,7 +478,7 @@ class LayerMoments:
             label.value("width_b", tap.map.d_b),
             label.value("weight_norm2", float(W.square().sum())),
             *alignment_readings(label, [("b", side)]),
-            *permutation_readings(label, "b", side.M, generator),
+            *permutation_readings(label, "b", side, generator),
         ]
 
 

@@ -147,7 +147,7 @@ def evidence_readings(
     out, arrays = exponent_readings(label, m, c.W, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     for name, side in c.sides():
-        out += permutation_readings(label, name, side.M, generator)
+        out += permutation_readings(label, name, side, generator)
     return out, _on_host(arrays)
 
 
@@ -161,7 +161,7 @@ def spectral_readings(
     for name, side in c.sides():
         for matrix, M in (("H", side.M[alignment.H]), ("G", side.M[alignment.G])):
             arrays[f"spectrum_{matrix}_{name}"] = _eigenvalues(M)
-        out += permutation_readings(label, name, side.M, generator)
+        out += permutation_readings(label, name, side, generator)
         views.append(view(side.M))
     H_b = arrays["spectrum_H_b"]
     out.append(label.value("rank_H_b", int(spectra.numerical_rank(H_b, 1e-4)), math.nan))
@@ -179,23 +179,28 @@ def _eigenvalues(M: Tensor) -> Tensor:
 
 
 def permutation_readings(
-    label: Label, c: str, M: Tensor, generator: torch.Generator
+    label: Label, c: str, side: Side, generator: torch.Generator
 ) -> Iterator[Measurement]:
     """99th percentile of α when the neurons of one matrix are relabelled at random.
 
     Always sampled: where neurons differ in scale the null has a tail far above the normal one
     of its mean and deviation. 200 draws; 50 above d = 256, where a draw costs d² memory moves
-    and the percentile is then close to their largest.
+    and the percentile is then close to their largest. Debiased as the α that it is compared with.
     """
-    d = M.shape[-1]
+    d = side.M.shape[-1]
     if d < 2:
         return
     draws = PERMUTATIONS if d <= 256 else PERMUTATIONS // 4
-    H, G, Z = M
-    for names, fixed, relabelled in ((("rga", "gwa"), M[[0, 2]], G), (("rwa",), Z[None], H)):
+    shares, (H, G, Z) = alignment.norm_shares(side), side.M
+    for names, fixed, relabelled in (
+        (("rga", "gwa"), torch.stack([H, Z]), G),
+        (("rwa",), Z[None], H),
+    ):
         sample = nulls.permutation_null(fixed, relabelled, draws, generator)
         for name, bar in zip(names, nulls.percentile(sample, 99).tolist(), strict=True):
-            yield label.value(f"{name}_{c}_permutation", bar, math.nan)
+            i, j = PAIRS[name]
+            debiased = bar / math.sqrt(shares[i] * shares[j])
+            yield label.value(f"{name}_{c}_permutation", debiased, math.nan)
 
 
 def view(M: Tensor) -> Tensor:
