@@ -169,6 +169,8 @@ def test_depth():
                alpha=0.5)  # fmt: skip
     assert len(made.blocks) == 16
     assert sorted({g["lr"] for g in made.groups(1.0)}) == [0.5, 1.0]
+    whole = mup(lambda n: Deep(n, 8), 32, base=32, delta=64, blocks=["*"], depth=4, alpha=0.5)
+    assert {g["lr"] for g in whole.groups(1.0)} == {0.5}
     h = torch.randn(3, 32)
     plain = nn.functional.linear(h, made.model.branches[0].weight, made.model.branches[0].bias)
     torch.testing.assert_close(made.model.branches[0](h), plain / 2)

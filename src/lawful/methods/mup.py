@@ -120,7 +120,9 @@ def mup(
         module.register_forward_hook(_Output(branch_factor(depth, alpha)))
     inside = _modules(model, blocks, "blocks") or scaled
     names = {
-        f"{prefix}.{leaf}" for prefix, module in inside for leaf, _ in module.named_parameters()
+        f"{prefix}.{leaf}".removeprefix(".")  # the model itself has no name
+        for prefix, module in inside
+        for leaf, _ in module.named_parameters()
     }
     return Maximal(model, growths, frozenset(names), depth, alpha)
 
