@@ -211,6 +211,17 @@ def test_noise_is_that_of_the_loss_that_was_seen(
     assert (34, "", "noise_scale_micro") in outside
 
 
+def test_what_goes_wrong_is_said_in_one_line(tmp_path: Path, here: Callable[..., Result]) -> None:
+    script = PARTS.format(form="reduction='mean')", door="", end="raise RuntimeError('boom')")
+    (tmp_path / "parts.py").write_text(script)
+    found = here("--out", "run", "--accumulation", "2", "parts.py")
+    ours = [line for line in found.stderr.splitlines() if line.startswith("lawful: ")]
+    assert found.exit_code == 1
+    assert ours[1] == "lawful: step 34: training stopped: RuntimeError: boom"
+    assert "LawfulWarning" not in found.stderr
+    assert f'File "{tmp_path / "parts.py"}", line' in found.stderr
+
+
 def test_a_step_of_ones_own_is_said(tmp_path: Path, here: Callable[..., Result]) -> None:
     own = "for p in D.parameters(): p.data -= p.grad"
     (tmp_path / "own.py").write_text(TWO.format(optimizers="", steps=own))
