@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..record.vocabulary import PREDICTED
+from .bounds import place
 from .evidence import at_initialisation, last, number, show
 from .law import Condition, Law, Prediction, barred, status_of
 from .verdict import Verdict
@@ -98,14 +99,11 @@ def weigh(bounds: tuple[float, float], exact: float, tolerance: float) -> tuple[
     >>> weigh((0.98, 1.01), 1.0, 0.03), weigh((0.9, 1.1), 1.0, 0.03)[0]
     (('holds', 'as predicted, within 0.03'), 'undetermined')
     """
-    low, high = bounds
-    if not (math.isfinite(low) and math.isfinite(high)):
+    if not all(map(math.isfinite, bounds)):
         return "undetermined", "a prediction, a measurement or its error is missing"
-    if exact - tolerance <= low and high <= exact + tolerance:
-        return "holds", f"as predicted, within {tolerance:g}"
-    if high < exact - tolerance or low > exact + tolerance:
-        return "violated", f"not as predicted, within {tolerance:g}"
-    return "undetermined", f"its interval straddles ±{tolerance:g}"
+    status = place(bounds, exact - tolerance, exact + tolerance)
+    clauses = {"holds": "as predicted, within ", "violated": "not as predicted, within "}
+    return status, f"{clauses.get(status, 'its interval straddles ±')}{tolerance:g}"
 
 
 def at_most(run: Run, quantity: str, layer: str, limit: float, sentence: str) -> Condition:

@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 Regime = Callable[["Run", str], tuple[Condition, ...]]
 
 
+def place(bounds: tuple[float, float], low: float, high: float) -> str:
+    """Status of an interval against [low, high]; one that is not known is undetermined.
+
+    >>> place((0.1, 0.2), 0.0, 1.0), place((1.1, 1.2), 0.0, 1.0), place((0.9, 1.1), 0.0, 1.0)
+    ('holds', 'violated', 'undetermined')
+    """
+    least, most = bounds
+    if low <= least and most <= high:
+        return "holds"
+    return "violated" if most < low or least > high else "undetermined"
+
+
 def within(found: Estimate, low: float, high: float) -> tuple[str, str]:
     """Status and clause of an estimate against [low, high].
 
@@ -29,15 +41,12 @@ def within(found: Estimate, low: float, high: float) -> tuple[str, str]:
     >>> within(Estimate(9, 0.2, 0.05), -0.2, 0.2)[0], within(Estimate(9, 0.9, 0.05), -0.2, 0.2)[0]
     ('undetermined', 'violated')
     """
-    least, most = found.interval()
-    ends = f"[{_end(low)}, {_end(high)}]"
-    if math.isnan(least):
+    bounds, ends = found.interval(), f"[{_end(low)}, {_end(high)}]"
+    if math.isnan(bounds[0]):
         return "undetermined", "its error is not known"
-    if low <= least and most <= high:
-        return "holds", f"inside {ends}"
-    if most < low or least > high:
-        return "violated", f"outside {ends}"
-    return "undetermined", f"its interval straddles an end of {ends}"
+    status = place(bounds, low, high)
+    clauses = {"holds": "inside", "violated": "outside"}
+    return status, f"{clauses.get(status, 'its interval straddles an end of')} {ends}"
 
 
 def bounded(

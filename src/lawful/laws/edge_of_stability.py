@@ -36,6 +36,7 @@ import numpy as np
 from ..estimators.uncertainty import interval
 from ..record.vocabulary import PREDICTED
 from . import bibliography
+from .bounds import place
 from .evidence import show
 from .law import Condition, Law, Prediction, barred, status_of
 from .registry import register
@@ -172,15 +173,11 @@ def judge(
         status, why = status_of(unmet), unmet.sentence
     elif math.isnan(low):
         status, why = "undetermined", f"fewer than {LEAST_POINTS} measurements to average"
-    elif band[0] <= low and high <= band[1]:
-        status, why = "holds", "inside"
-    elif high < band[0] or low > band[1]:
-        status, why = "violated", "outside"
     else:
-        status, why = "undetermined", "the interval straddles the border of"
-    limits = f"{show(band[0])}–{show(band[1])}"
-    if status in ("holds", "violated") or why.startswith("the interval"):
-        why = f"{why} {limits}"
+        status = place((low, high), *band)
+        clauses = {"holds": "inside", "violated": "outside"}
+        why = clauses.get(status, "the interval straddles the border of")
+        why = f"{why} {show(band[0])}–{show(band[1])}"
     sentence = f"{what} {show(value)}"
     if math.isfinite(low):
         sentence += f" (95 %: {show(low)} to {show(high)})"

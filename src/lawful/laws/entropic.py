@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 from ..record.vocabulary import PREDICTED
 from . import bibliography
 from .agreement import at_most
+from .bounds import place
 from .evidence import Estimate, at_initialisation, last, number, show
 from .law import Condition, Law, Prediction, barred, status_of
 from .regime import plain_sgd
@@ -124,12 +125,9 @@ def weigh(
         return "undetermined", "without a prediction, or without an error"
     if abs(said) <= 2 * measured.stderr:
         return "undetermined", "the predicted number is not resolved from zero"
-    low, high = 1 - tolerance, 1 + tolerance
-    if low <= bounds[0] and bounds[1] <= high:
-        return "holds", f"as predicted, to {tolerance:.0%}"
-    if bounds[1] < low or bounds[0] > high:
-        return "violated", f"not as predicted, to {tolerance:.0%}"
-    return "undetermined", f"the interval straddles ±{tolerance:.0%}"
+    status = place(bounds, 1 - tolerance, 1 + tolerance)
+    clauses = {"holds": "as predicted, to ", "violated": "not as predicted, to "}
+    return status, f"{clauses.get(status, 'the interval straddles ±')}{tolerance:.0%}"
 
 
 for _law in (

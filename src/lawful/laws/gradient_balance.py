@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from ..estimators.uncertainty import interval
 from . import bibliography, tail
 from .evidence import Estimate, number, show
-from .law import Condition, Prediction, barred, status_of
+from .law import Condition, Prediction, barred
 from .regime import decay, groups, plain_sgd
 from .registry import declare
 from .verdict import Verdict
@@ -101,7 +101,7 @@ def gradient_balance(run: Run, layer: str) -> Verdict:
         return _unmeasured("gradient_balance", run, layer, f"Gradient balance: {why}.")
     effect = (left.value - right.value) / scale
     bounds = interval(effect, math.hypot(left.stderr, right.stderr) / scale, left.n - 1)
-    status, why = _weigh(bounds, barred(_regime(run, layer)))
+    status, why = tail.weigh(bounds, 0.0, TOLERANCE, barred(_regime(run, layer)))
     sentence = (
         f"Gradient balance {why}: "
         f"η(E‖g_i‖² − E‖g_j‖²) = {show(left.value)} ± {show(left.stderr)}, "
@@ -110,20 +110,6 @@ def gradient_balance(run: Run, layer: str) -> Verdict:
     return Verdict(
         "gradient_balance", layer, left.step, status, effect, bounds, math.nan, initial, sentence
     )
-
-
-def _weigh(bounds: tuple[float, float], unmet: Condition | None) -> tuple[str, str]:
-    """Status, and how the sentence goes on."""
-    low, high = bounds
-    if unmet is not None:
-        return status_of(unmet), f"is not judged ({unmet.sentence})"
-    if math.isnan(low):
-        return "undetermined", "has no error bar"
-    if max(-low, high) <= TOLERANCE:
-        return "holds", "holds"
-    if low > TOLERANCE or high < -TOLERANCE:
-        return "violated", "fails"
-    return "undetermined", f"is not resolved to ±{TOLERANCE}"
 
 
 def _unmeasured(law: str, run: Run, layer: str, sentence: str) -> Verdict:
@@ -181,7 +167,7 @@ def gradient_balance_neurons(run: Run, layer: str) -> Verdict:
     differences = (up - down)[:, ready] / pull[ready]
     unmet = barred((plain_sgd(run, layer), _most(ready, live)))
     effect, bounds = _spread(differences)
-    status, why = _weigh(bounds, unmet)
+    status, why = tail.weigh(bounds, 0.0, TOLERANCE, unmet)
     sentence = (
         f"Neuron balance {why}: the pulls on {ready.sum()} of {live.sum()} live neurons differ by "
         f"{show(effect)} (root mean square)."

@@ -28,7 +28,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from ..estimators.uncertainty import interval
 from ..theory.hebbian import batch_cosine
 from . import bibliography, tail
 from .evidence import Estimate, number, show
@@ -158,27 +157,17 @@ def hebbian_batch(run: Run, layer: str) -> Verdict:
         cosine.stderr / cosine.value if cosine.value else math.nan,
         expected.stderr / expected.value if expected.value else math.nan,
     )
-    low, high = interval(effect, abs(effect) * relative, cosine.n - 1)
-    unmet = barred(_regime(run, layer))
+    found = Estimate(cosine.step, effect, abs(effect) * relative, cosine.n)
     if cosine.step < 0:
         status, why = "undetermined", f"needs {tail.LEAST} measurements in the second half"
-    elif unmet is not None:
-        status, why = status_of(unmet), f"is not judged ({unmet.sentence})"
-    elif math.isnan(low):
-        status, why = "undetermined", "has no error bar"
-    elif low >= 1 - TOLERANCE and high <= 1 + TOLERANCE:
-        status, why = "holds", "holds"
-    elif high < 1 - TOLERANCE or low > 1 + TOLERANCE:
-        status, why = "violated", "fails"
     else:
-        status, why = "undetermined", f"is not resolved to ±{TOLERANCE}"
+        status, why = tail.weigh(found.interval(), 1.0, TOLERANCE, barred(_regime(run, layer)))
     sentence = (
         f"Batch-size law of the Hebbian cosine {why}: measured {show(cosine.value)}, expected "
         f"{show(expected.value)} at B = {_batch(run)}."
     )
     ceiling = tail.mean(run, "hebbian_ceiling", layer).value
     null = ceiling / expected.value if expected.value else math.nan
-    found = Estimate(cosine.step, effect, abs(effect) * relative, cosine.n)
     return _verdict("hebbian_batch", run, layer, status, found, null, sentence)
 
 

@@ -109,16 +109,10 @@ def noise_scale(run: Run, layer: str) -> Verdict:
     if math.isfinite(effect) and effect > 0:
         error, _ = delete_block_jackknife(_log_quotient, list(table))
         low, high = (math.exp(x) for x in interval(math.log(effect), error, len(table) - 1))
-    if unmet is not None:
-        status, why = status_of(unmet), f"is not judged ({unmet.sentence})"
-    elif math.isnan(low):
-        status, why = "undetermined", "has no error bar"
-    elif low >= 1 - TOLERANCE and high <= 1 + TOLERANCE:
-        status, why = "holds", "is the same from both"
-    elif high < 1 - TOLERANCE or low > 1 + TOLERANCE:
-        status, why = "violated", "depends on how it is read"
-    else:
-        status, why = "undetermined", f"is not resolved to ±{TOLERANCE}"
+    status, why = tail.weigh(
+        (low, high), 1.0, TOLERANCE, unmet,
+        holds="is the same from both", fails="depends on how it is read",
+    )  # fmt: skip
     batch = number(run, "batch_size", "")
     sentence = (
         f"Noise scale {why}: {show(one)} from single samples, {show(other)} from micro-batches, "

@@ -3,6 +3,7 @@
 Laws of stationary states speak of averages. A mean over the last measurements has the error of
 their spread, a trend that of a regression slope, both widened by the lag-one correlation of what
 is left; and a quantity that relaxes at a rate r has had ∫ r dk relaxation times in that half.
+`weigh` says in the same words of all of them what such a mean proves.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..estimators.uncertainty import series_mean, series_slope
+from .bounds import place
 from .evidence import Estimate, show
-from .law import Condition
+from .law import Condition, status_of
 from .regime import groups
 
 if TYPE_CHECKING:
@@ -62,6 +64,29 @@ def relaxed(run: Run, layer: str, rate: float, what: str) -> Condition:
     text = f"{show(elapsed)} relaxation times in the second half of the run, {RELAXATIONS:g} needed"
     met = None if math.isnan(elapsed) else elapsed >= RELAXATIONS
     return Condition("relaxation", met, elapsed, text)
+
+
+def weigh(
+    bounds: tuple[float, float],
+    exact: float,
+    tolerance: float,
+    unmet: Condition | None,
+    *,
+    holds: str = "holds",
+    fails: str = "fails",
+) -> tuple[str, str]:
+    """Status of an interval against exact ± tolerance, and how the sentence goes on.
+
+    >>> weigh((0.95, 1.02), 1.0, 0.1, None), weigh((0.8, 1.02), 1.0, 0.1, None)
+    (('holds', 'holds'), ('undetermined', 'is not resolved to ±0.1'))
+    """
+    if unmet is not None:
+        return status_of(unmet), f"is not judged ({unmet.sentence})"
+    if math.isnan(bounds[0]):
+        return "undetermined", "has no error bar"
+    status = place(bounds, exact - tolerance, exact + tolerance)
+    unresolved = f"is not resolved to ±{tolerance}"
+    return status, {"holds": holds, "violated": fails}.get(status, unresolved)
 
 
 def standing(drift: float, error: float, allowed: float, what: str) -> Condition:

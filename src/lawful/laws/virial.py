@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from ..estimators.uncertainty import interval
 from . import bibliography, tail
 from .evidence import number, show
-from .law import Condition, Prediction, barred, status_of
+from .law import Condition, Prediction, barred
 from .regime import decay, decayed, plain_sgd
 from .registry import declare
 from .verdict import Verdict
@@ -75,17 +75,11 @@ def virial(run: Run, layer: str) -> Verdict:
     effect = (signal.value - loss.value + step.value) / scale if scale > 0 else math.nan
     errors = math.hypot(signal.stderr, loss.stderr, step.stderr)
     bounds = interval(effect, errors / scale if scale > 0 else math.nan, signal.n - 1)
-    unmet, (low, high) = barred(conditions), bounds
-    if unmet is not None and (unmet.met is False or signal.step >= 0):
-        status, why = status_of(unmet), f"is not judged ({unmet.sentence})"
-    elif math.isnan(low):
+    unmet = barred(conditions)
+    if signal.step < 0 and (unmet is None or unmet.met is None):
         status, why = "undetermined", f"needs {tail.LEAST} measurements in the second half"
-    elif max(-low, high) <= TOLERANCE:
-        status, why = "holds", "holds"
-    elif low > TOLERANCE or high < -TOLERANCE:
-        status, why = "violated", "fails"
     else:
-        status, why = "undetermined", f"is not resolved to ±{TOLERANCE}"
+        status, why = tail.weigh(bounds, 0.0, TOLERANCE, unmet)
     sentence = (
         f"Virial identity {why}: E⟨W, Δ⟩ = {show(signal.value)}, λE‖W‖² = {show(loss.value)}, "
         f"(η/2)E‖U‖² = {show(step.value)}."
