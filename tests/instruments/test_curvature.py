@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
+import curvature_parallel
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+import lawful
 from lawful.estimators.eigen import top_eigenpairs
 from lawful.instruments.curvature import Curvature
 from lawful.instruments.hessian import NoCurvature, loss_surface
@@ -373,6 +380,27 @@ def test_nothing_is_changed(mode: str) -> None:
     assert not reading.problems
     for a, b in zip(before, everything(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")
+def test_one_of_two_processes_measures_what_a_lone_one_does(tmp_path: Path) -> None:
+    curvature_parallel.train(tmp_path / "alone")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [curvature_parallel.__file__, str(tmp_path / "run")]
+    subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, timeout=240)
+    alone, run = (lawful.open_run(tmp_path / name) for name in ("alone", "run"))
+    assert run.manifest["environment"]["processes"] == 2
+    for quantity in ("sharpness", "edge_ratio"):
+        found = run.series(quantity, "")
+        np.testing.assert_allclose(found, alone.series(quantity, ""), rtol=1e-9)
+        assert len(found) == 3
+
+
+def test_weights_in_shards_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, probe = case("relu")
+    monkeypatch.setattr("lawful.instruments.hessian.sharded", lambda _: True)
+    assert "shards on several processes" in problem(model, probe)
 
 
 # Bad input -------------------------------------------------------------------------------------
