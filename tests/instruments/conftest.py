@@ -4,4 +4,5 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "symmetry")]
+ROOT = HERE.parent.parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "symmetry"), str(ROOT / "benchmarks")]

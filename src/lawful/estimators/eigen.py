@@ -16,9 +16,7 @@ earlier operator is remembered, or as zero, and every answer A v changes it as l
 This is the least change in the Frobenius norm (Powell's symmetric form of Broyden's update). The
 top eigenvector of M is the next direction to ask. Without a memory that is Lanczos, for then the
 part of it outside S is the residual. With one it is Davidson's correction (θ − M)⁻¹ r, in which
-neighbours that are remembered count for what they are. The operator may have risen since by some
-part that nobody has seen: what was not asked again counts 1 + δ times (δ = DRIFT), so that an
-eigenvector that may have overtaken the first is asked for before the answer is given.
+neighbours that are remembered count for what they are.
 
 Error. How far θ is below λ depends on the curvature along r. If A were M, where unknown directions
 count zero, it would be e_−; if r lay along the next eigenvalue that is known, it would be e_+
@@ -27,12 +25,16 @@ count zero, it would be e_−; if r lay along the next eigenvalue that is known,
     e_− = λ_i(M) − θ_i,     e_+ ≈ ‖r‖²/(θ_i − θ_next),  ‖r‖² over the cluster down to θ_next
 
 The truth is mostly between the two, so θ + √(e_− e_+) is given, and ½(e_+ − e_−) decides when to
-stop, together with the bound.
+stop, together with the bound. A memory is not trusted blindly. The operator may have risen where
+nobody looked again: there M counts 1 + δ times (δ = DRIFT), so that an eigenvector that may have
+overtaken the first is asked for. And what the start brings beside the memory may be an eigenvector
+as large as the first: e_+ is at least the part of ‖r‖ that lies along it.
 
 Misconvergence. A start with little of u_1 and much of u_2 converges to λ_2 first, and the residual
-shows u_1 only on the way down from about |λ_1 − λ_2|. From a cold start, therefore, ask for a
-least number of products. Memory and a mixture of other directions do it for a warm one; of an
-eigenvalue with several eigenvectors one start sees one.
+shows u_1 only on the way down from about |λ_1 − λ_2|. Eight products guard a cold start: of 288 on
+72 Hessians of nine small architectures one was taken in, of those stopped by their errors alone
+five. In a series, memory and the directions mixed into the start do it. Of an eigenvalue with
+several eigenvectors one start sees one.
 
 Sources: M. J. D. Powell, in Nonlinear Programming (1970) 31; E. R. Davidson, J. Comput. Phys. 17
 (1975) 87; K. Wu and H. Simon, SIAM J. Matrix Anal. 22 (2000) 602 (thick restart); B. N. Parlett,
@@ -111,7 +113,8 @@ def top_eigenpairs(
     start:     (D,) or (s, D): directions to begin with.
     memory:    of an earlier solve.
     tolerance: stop when every error is ≤ tolerance · max |θ|,
-    residual:  every ‖r‖ ≤ residual · max |θ|, and `least` products were spent.
+    residual:  every ‖r‖ ≤ residual · max |θ|, and k + 2 products were spent, without a memory
+               4(k + 1).
     limit:     stop unconverged after so many products.
 
     Raises `ValueError` for a start of zeros or k < 1, `ArithmeticError` when a product is not
@@ -127,15 +130,13 @@ def top_eigenpairs(
     if k < 1:
         raise ValueError(f"k={k}: ask for at least one eigenvalue")
     k = min(k, D)
-    belief = _Belief(matvec, memory, queue[0])
-    for direction in queue:
-        belief.ask(belief.coordinates(direction))
+    least = 4 * (k + 1) if memory is None else k + 2
+    belief = _Belief(matvec, memory, queue)
     if belief.products == 0:
         raise ValueError("start is zero: give a direction to begin with")
     while True:
         ritz = belief.ritz()
-        needed = least(k, memory, float(ritz.values[0]))
-        enough = belief.products >= needed and ritz.meets(k, tolerance, residual)
+        enough = belief.products >= least and ritz.meets(k, tolerance, residual)
         whole = len(belief.S) == D
         if enough or whole or belief.products >= limit:
             return belief.report(ritz, k, enough or whole)
@@ -186,13 +187,19 @@ class _Belief:
 
     Q: (n, D) orthonormal rows.    M: (n, n) A in this basis.
     S: (j, n) orthonormal, the directions asked so far; there M is A.
+    F: (f, n) orthonormal, what the start brought beside a memory.
     """
 
-    def __init__(self, matvec: Matvec, memory: Memory | None, like: Tensor) -> None:
+    def __init__(self, matvec: Matvec, memory: Memory | None, start: Tensor) -> None:
         self.matvec, self.products = matvec, 0
-        self.Q = like.new_empty(0, len(like)) if memory is None else memory.vectors
+        self.Q = start[:0] if memory is None else memory.vectors
         self.M = torch.diag(torch.zeros(0) if memory is None else memory.values).double()
-        self.S = self.M[:0]
+        self.S = self.F = self.M[:0]
+        directions = [self.coordinates(t) for t in start]
+        if memory is not None:
+            self.F = torch.eye(len(self.M), dtype=torch.float64)[len(memory.values) :]
+        for c in directions:
+            self.ask(c)
 
     def coordinates(self, t: Tensor) -> Tensor:
         """t in the basis, which grows by what is new in t."""
@@ -205,12 +212,14 @@ class _Belief:
             t = t / left
             t = t - (self.Q @ t) @ self.Q
             self.Q = torch.cat([self.Q, t[None] / torch.linalg.vector_norm(t)])
-            self.M, self.S = pad(self.M, (0, 1, 0, 1)), pad(self.S, (0, 1))
+            self.M = pad(self.M, (0, 1, 0, 1))
+            self.S, self.F = pad(self.S, (0, 1)), pad(self.F, (0, 1))
             inside = torch.cat([inside, left[None]])
         return inside.double().cpu()
 
     def ask(self, c: Tensor) -> bool:
         """A v for the part v of c that was not asked yet; False when there is none."""
+        c = pad(c, (0, len(self.M) - len(c)))
         for _ in range(2):
             length = torch.linalg.vector_norm(c)
             c = c - (self.S @ c) @ self.S
@@ -232,14 +241,16 @@ class _Belief:
     def ritz(self) -> _Ritz:
         values, mixing = _eigh(self.S @ self.M @ self.S.T)
         u = mixing @ self.S
-        residuals = torch.linalg.vector_norm(u @ self.M - values[:, None] * u, dim=1)
-        residuals = residuals.clamp_min(torch.finfo(self.Q.dtype).eps * float(values.abs().max()))
+        r = u @ self.M - values[:, None] * u
+        rounding = torch.finfo(self.Q.dtype).eps * float(values.abs().max())
+        residuals = torch.linalg.vector_norm(r, dim=1).clamp_min(rounding)
         rest = _without(self.S, self.M)
         raised, vectors = _eigh(self.M + DRIFT * rest)
         elsewhere = (1 + DRIFT) * float(_eigh(rest)[0][0])
         low = (_eigh(self.M)[0][: len(values)] - values).clamp_min(0)
         high = _temple(values, residuals.square(), elsewhere)
         high = torch.maximum(high, raised[: len(values)] - values)
+        high = torch.maximum(high, torch.linalg.vector_norm(r @ self.F.T, dim=1))
         above = values > 0  # zero, believed of the unknown, says nothing of what lies below it
         low, high = torch.where(above, low, 0), torch.where(above, high, residuals)
         return _Ritz(values, u, residuals, low, high, vectors)
@@ -253,7 +264,7 @@ class _Belief:
         _, sizes, axes = torch.linalg.svd(rows, full_matrices=False)
         axes = axes[sizes > 1e-9 * sizes[0]]
         self.Q = axes.to(self.Q) @ self.Q
-        self.M, self.S = axes @ self.M @ axes.T, u @ axes.T
+        self.M, self.S, self.F = axes @ self.M @ axes.T, u @ axes.T, self.F @ axes.T
 
     def report(self, ritz: _Ritz, k: int, converged: bool) -> Eigenpairs:
         believed, vectors = _eigh(self.M)
@@ -263,19 +274,6 @@ class _Belief:
             (ritz.residuals + ritz.correction)[:k], ritz.errors[:k], converged, self.products,
             Memory(believed[:keep], vectors[:keep].to(self.Q) @ self.Q),
         )  # fmt: skip
-
-
-def least(k: int, memory: Memory | None, value: float) -> int:
-    """Products before k answers are believed: 4(k + 1) without a memory, k + 2 with one.
-
-    Twice that when the first eigenvalue has risen by half: what grew so fast may not be alone.
-
-    >>> least(1, None, 1.0)
-    8
-    """
-    if memory is None:
-        return 4 * (k + 1)
-    return 2 * (k + 2) if value > 1.5 * float(memory.values[0]) else k + 2
 
 
 def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -305,7 +303,7 @@ def _temple(values: Tensor, power: Tensor, elsewhere: float) -> Tensor:
 
 
 def warm_start(memory: Memory | None, gradient: Tensor, noise: Tensor) -> Tensor:
-    """A direction to begin with: the last eigenvector, a tenth of gradient, a little noise.
+    """A direction to begin with: the last eigenvector, a little gradient, a little noise.
 
     memory: of the last solve, or None for a cold start, where the gradient leads: during training
             it points along the outlying eigenvectors more than any random direction.
@@ -314,4 +312,4 @@ def warm_start(memory: Memory | None, gradient: Tensor, noise: Tensor) -> Tensor
     tensor([1.0000, 0.3000])
     """
     g, z = (v / torch.linalg.vector_norm(v).clamp_min(1e-30) for v in (gradient, noise))
-    return g + 0.3 * z if memory is None else memory.vectors[0] + 0.1 * g + 0.03 * z
+    return g + 0.3 * z if memory is None else memory.vectors[0] + 0.05 * g + 0.03 * z

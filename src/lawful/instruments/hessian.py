@@ -31,6 +31,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..symmetry.certify import batch_statistics
+from .distributed import sharded, unwrapped
 from .probe import Probe, _call, _pair, _scalar, undisturbed
 
 MEMORY = 2**30
@@ -192,9 +193,14 @@ def loss_surface(
     memory: bytes of graphs to keep between products.
     seed:   of the dropout masks.
 
+    In `DistributedDataParallel` one process may look alone, at its own copy of the weights.
+
     Raises `NoCurvature` with one sentence when there is nothing to measure: no batch, a loss
-    that is not finite or that cannot be differentiated twice.
+    that is not finite or that cannot be differentiated twice, weights in shards.
     """
+    model = unwrapped(model)
+    if any(map(sharded, model.parameters())):
+        raise NoCurvature("the weights lie in shards on several processes: none has all of them")
     with undisturbed(model, probe.mode, probe.batches), sdpa_kernel(SDPBackend.MATH):
         surface = LossSurface(model, probe, memory=memory, seed=seed)
         try:
