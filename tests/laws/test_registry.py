@@ -183,6 +183,15 @@ def test_a_plugin_whose_test_raises_is_named_and_skipped(monkeypatch, clean, ali
     assert [v.law for v in found] == ["rga_b"]
 
 
+def test_numbers_that_cannot_be_are_told_and_the_other_laws_are_tested(monkeypatch, aligned):
+    broken = replace(laws.laws()["rga_b"], test=lambda run, layer: 1 / 0)
+    monkeypatch.setitem(registry._LAWS, "rga_b", broken)
+    monkeypatch.setattr(type(aligned), "steps", [0, 100], raising=False)
+    first, second = laws.test(aligned, ["rga_b", "rga_a"])
+    assert (first.law, first.status, second.law) == ("rga_b", "undetermined", "rga_a")
+    assert "numbers that cannot be (division by zero)" in first.sentence
+
+
 def test_a_name_is_taken_once():
     with pytest.raises(ValueError, match="'crh' is already registered"):
         laws.register(laws.laws()["crh"])

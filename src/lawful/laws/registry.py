@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import importlib.metadata
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterable
@@ -136,13 +137,23 @@ def _observed_for(run: Run) -> list[Law]:
 
 def _verdicts(law: Law, run: Run) -> list[Verdict]:
     if law.name not in _PLUGIN:
-        return law.verdicts(run)
+        return [_verdict(law, run, layer) for layer in law.layers(run)]
     try:
         return law.verdicts(run)
     except Exception as error:
         plugin = f"law {law.name!r} of plug-in {_PLUGIN[law.name]!r}"
         warnings.warn(f"{plugin} failed and is skipped: {error!r}", stacklevel=3)
         return []
+
+
+def _verdict(law: Law, run: Run, layer: str) -> Verdict:
+    """What a law of the house says of a layer, also where the numbers on record cannot be."""
+    try:
+        return law.test(run, layer)
+    except ArithmeticError as error:  # a width of 0, a rate of 1e308: nobody measured that
+        sentence = f"{law.equation}: the record holds numbers that cannot be ({error})."
+        step, nan = max(run.steps, default=0), math.nan
+        return Verdict(law.name, layer, step, "undetermined", nan, (nan, nan), nan, nan, sentence)
 
 
 def _load(entry: importlib.metadata.EntryPoint) -> None:
