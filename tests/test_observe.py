@@ -819,3 +819,16 @@ def test_where_nearly_every_step_is_measured_half_of_a_batch_is_taken(tmp_path, 
     assert samples.loc[0] == 128, "initialisation is measured whole"
     measured = len(range(k, 9, k))
     assert samples.iloc[-1] == pytest.approx(128 * measured / share)
+
+
+def test_of_a_family_the_laws_of_simulated_worlds_are_left_out(tmp_path):
+    """Named one by one they are taken; a family of nothing else is refused."""
+    model = torch.nn.Linear(3, 2)
+    with lawful.observe(model, tmp_path / "family", "noise") as observation:
+        told = set(observation.run.manifest["laws"])
+    assert "noise_scale" in told
+    assert not told & {"platonic", "critical_batch", "linear_scaling", "entropic_drift"}
+    with lawful.observe(model, tmp_path / "named", ["virial", "platonic"]) as observation:
+        assert set(observation.run.manifest["laws"]) == {"virial", "platonic"}
+    with pytest.raises(ValueError, match=r"laws='solvable': .* simulated worlds"):
+        lawful.observe(model, tmp_path / "none", "solvable")

@@ -54,6 +54,7 @@ from .symmetry import symmetries as find_symmetries
 DEFAULT_SHARE = 0.02
 COLLAPSE = {"nc1", "nc2_norm", "nc2_angle", "nc3", "nc4"}
 ANSATZ = {"nfa", "nfa_sqrt", "nfa_haar"}
+LOGGED = {"loss", "accuracy", "train_accuracy", "test_accuracy"}  # what training code tells
 STREAM_BATCHES = 16  # batches whose gradients a probed run averages for its norm balance
 
 
@@ -90,7 +91,8 @@ def observe(
                 In `DistributedDataParallel` or after `fully_shard`, every process attaches, and
                 closes; what they see is merged, and the first one writes.
     out:        the run folder, new or empty.
-    laws:       a family (`canonical`, `collapse`, `feature_ansatz`), a law, globs, or a list.
+    laws:       a family (`canonical`, `collapse`, `feature_ansatz`), a law, globs, or a list. Of
+                a family those that speak of training runs: others are of simulated worlds.
     optimizer:  the optimiser whose steps count; left out, whichever one holds the parameters.
     schedule:   `every(k)`, `log_spaced(n)`, `at(steps)` or `budget(share)`; by default 40
                 log-spaced windows, as far as 2 % of the (counted) training work allow.
@@ -139,13 +141,27 @@ def observe(
             f"schedule={schedule!r}: use lawful.every(k), log_spaced(n), at(steps) or budget(share)"
         )
     return Observation(
-        model, Path(out), law_room.select(laws), optimizer=optimizer,
+        model, Path(out), _told_of_runs(laws), optimizer=optimizer,
         schedule=replace(schedule or log_spaced(40, share=DEFAULT_SHARE)), reduction=reduction,
         layers=layers, probe=probe, keep=keep, window=window, heads=heads or {},
         symmetries=symmetries, accumulation=accumulation, scaler=scaler, batch_dim=batch_dim,
         normalise=normalise, seed=seed, resume=resume, first_step=first_step,
         extra=dict(manifest or {}),
     )  # fmt: skip
+
+
+def _told_of_runs(laws: str | Sequence[str]) -> list[law_room.Law]:
+    """The laws asked for, less those of a family that are about what no run can show."""
+    words = {laws} if isinstance(laws, str) else set(laws)
+    seen = panel.observable() | LOGGED
+    chosen = law_room.select(laws)
+    told = [law for law in chosen if law.name in words or law.needs[0] in seen]
+    if chosen and not told:
+        raise ValueError(
+            f"laws={laws!r}: these laws are about simulated worlds, and a training run shows none "
+            "of what they need; `lawful experiments` lists their worlds"
+        )
+    return told
 
 
 class Observation:

@@ -26,6 +26,7 @@ from .curvature import Curvature
 from .distributed import ALONE, Ranks
 from .identities import Identities
 from .instrument import ProbeInstrument, Rates, Reading, StreamInstrument
+from .layers import LayerMoments
 from .maps import LinearMap
 from .mirrors import Mirrors
 from .neural_tangent import NeuralTangent
@@ -35,6 +36,12 @@ from .tap import Scale
 COST = 0.5  # of a batch under a stream instrument, in training steps
 OF_SYMMETRIES = (Charges, Identities, Mirrors, CriticalDecay)
 ON_PROBE = (Identities, Mirrors, CriticalDecay, Curvature, NeuralTangent)
+
+
+def observable() -> frozenset[str]:
+    """What some instrument can record of a training run; the rest is of simulated worlds."""
+    instruments = (LayerMoments, GradientNoise, Charges, *ON_PROBE)
+    return frozenset().union(*(i.quantities for i in instruments))
 
 
 def asks_for_symmetries(wanted: set[str]) -> bool:
