@@ -8,11 +8,10 @@ stands a solve in double precision converged to 10⁻⁸. Counted, not timed; pr
 
     cold, warm     products of the first measurement; mean and largest of the later ones
     error          largest relative error; share of measurements above 2·10⁻³
-    bound          share of reported bounds that hold
+    bound          reported bounds that hold
+    turn           median sin² of the angle between the eigenvectors of two measurements
 
-The series costs what the eigenvector turns. Between two measurements of the GPT, ten steps apart,
-sin² of the angle is 0.4 at the median, and even the exact old eigenvectors, four of them, need 4.3
-products until the Rayleigh quotient is 2·10⁻³ off.
+A series costs what the eigenvector turns: the more often one looks, the less a look costs.
 
     python benchmarks/curvature_series.py [--every 10] [--steps 600] [--seed 0] [--world edge gpt]
 """
@@ -23,6 +22,8 @@ import argparse
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 
 import torch
 from torch import Tensor, nn
@@ -89,11 +90,12 @@ WORLDS: dict[str, Callable[[int], World]] = {
 
 @dataclass(frozen=True)
 class Look:
-    """One measurement: products spent, relative error of λ_1, bound relative to λ_1."""
+    """One measurement: products spent, relative error of λ_1, bound relative to λ_1, u_1."""
 
     products: int
     error: float
     bound: float
+    vector: Tensor
 
 
 def series(name: str, *, steps: int, every: int, seed: int) -> Iterator[Look]:
@@ -112,16 +114,17 @@ def series(name: str, *, steps: int, every: int, seed: int) -> Iterator[Look]:
 def look(world: World, curvature: Curvature, step: int) -> Look:
     reading = curvature.measure(step, world.model, Probe([world.probe], world.loss), {})
     found = {m.quantity: m.value for m in reading.rows}
-    truth = converged(world)
+    truth, vector = converged(world)
     return Look(
         int(found["curvature_products"]),
         found["sharpness"] / truth - 1,
         found["sharpness_bound"] / truth,
+        vector,
     )
 
 
-def converged(world: World) -> float:
-    """λ_1 in double precision, to 10⁻⁸, from the gradient and four random directions."""
+def converged(world: World) -> tuple[float, Tensor]:
+    """λ_1 and u_1 in double precision, to 10⁻⁸, from the gradient and four random directions."""
     x, y = (t.double() if t.is_floating_point() else t for t in world.probe)
     with loss_surface(copy.deepcopy(world.model).double(), Probe([(x, y)], world.loss)) as surface:
         generator = torch.Generator().manual_seed(0)
@@ -129,7 +132,7 @@ def converged(world: World) -> float:
         start = torch.cat([surface.gradient[None], random])
         found = top_eigenpairs(surface.hessian, start, tolerance=1e-8, residual=1e-4, limit=400)
     assert found.converged
-    return float(found.values[0])
+    return float(found.values[0]), found.vectors[0]
 
 
 def main() -> None:
@@ -146,10 +149,11 @@ def main() -> None:
         mean = sum(warm) / len(warm)
         errors = [abs(at.error) for at in looks]
         held = [error <= at.bound for error, at in zip(errors, looks, strict=True)]
+        turns = [1 - float(a.vector @ b.vector) ** 2 for a, b in pairwise(looks)]
         print(
             f"{name:6s} cold {looks[0].products:2d}   warm {mean:.2f} ≤ {max(warm)}"
             f"   error ≤ {max(errors):.1e}, {sum(e > 2e-3 for e in errors)} of {len(errors)} above"
-            f"   bound holds in {sum(held)} of {len(held)}",
+            f"   bound holds in {sum(held)} of {len(held)}   turn {median(turns):.3f}",
             flush=True,
         )
 
