@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -76,7 +76,7 @@ def undisturbed(model: nn.Module, mode: str, batches: object = ()) -> Iterator[N
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     try:
-        with torch.random.fork_rng(devices=devices), torch.enable_grad(), _eager():
+        with torch.random.fork_rng(devices=devices), torch.enable_grad(), _eager(model):
             model.train(mode == "train")
             yield
     finally:
@@ -101,10 +101,21 @@ def _generators(batches: object) -> Iterator[torch.Generator]:
             yield generator
 
 
-def _eager() -> AbstractContextManager[Any]:
+@contextmanager
+def _eager(model: nn.Module) -> Iterator[None]:
     """A compiled model would not run the probe's hooks: have it run as it is written."""
-    stance = getattr(torch.compiler, "set_stance", None)  # torch ≥ 2.6
-    return nullcontext() if stance is None else stance("force_eager")
+    if hasattr(torch.compiler, "set_stance"):  # torch ≥ 2.6
+        with torch.compiler.set_stance("force_eager"):
+            yield
+        return
+    compiled = {m: call for m in model.modules() if (call := m._compiled_call_impl) is not None}
+    for module in compiled:
+        module._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for module, call in compiled.items():
+            module._compiled_call_impl = call
 
 
 @dataclass
