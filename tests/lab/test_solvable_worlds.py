@@ -1,8 +1,11 @@
 """The worlds of solvable theory run at toy size and leave predictions beside measurements."""
 
+import math
+
 import pytest
 
-from lawful.lab.experiment import experiment
+from lawful import test as verdicts
+from lawful.lab.experiment import experiment, last
 
 TOY = {
     "deep-linear-modes": ["learning_rate=0.01", "inputs=8", "width=8"],
@@ -25,3 +28,36 @@ def test_it_runs_and_predicts(name, tmp_path):
     assert len(said)
     for row in said.itertuples():
         assert run.at(row.quantity.removesuffix("_predicted"), row.layer, row.step) is not None
+
+
+def test_rank_rises_one_by_one_from_small_starts_only(tmp_path):
+    """Greedy rank holds from a small start, is not foretold from a large one, fails under Adam."""
+    chosen = experiment("deep-linear-modes")
+    settings = chosen.configure(["learning_rate=0.002", "measurements=4"])
+    run = chosen.run(settings, tmp_path / "out", progress=False)
+    found = {v.layer: v.status for v in verdicts(run, ["greedy_rank"])}
+    for case, status in (
+        ("small", "holds"),
+        ("large", "out of regime"),
+        ("small, Adam", "violated"),
+    ):
+        told = [found[f"greedy, {case}, mode {k} to {k + 1}"] for k in (1, 2, 3)]
+        assert told == [status] * 3, case
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::lawful.theory.scaling_law.ScalingLawWarning")
+def test_a_sweep_on_real_text(tmp_path):
+    """Three widths, four lengths: losses fall, the largest runs are foretold to a seventh."""
+    chosen = experiment("scaling-law")
+    pairs = ["data=text", "widths=16,24,32", "steps=40,80,160,320", "resamples=10", "device=cpu"]
+    run = chosen.run(chosen.configure(pairs), tmp_path / "out", progress=False)
+    losses = run.table(quantity="scaling_loss")
+    assert len(losses) == 2
+    for row in losses.itertuples():
+        said = run.at("scaling_loss_predicted", row.layer)
+        assert row.value == pytest.approx(said.value, rel=0.15)
+        assert said.stderr > 0
+        assert 1.5 < row.value < 3.3
+    assert math.isfinite(last("scaling_exponent", "text, beta", run))
+    assert {v.status for v in verdicts(run)} <= {"out of regime", "undetermined", "holds"}

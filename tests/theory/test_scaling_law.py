@@ -131,6 +131,8 @@ def test_a_floor_that_is_not_determined_is_told_and_resampled():
         found = fit(N, D, L, starts=8)
     refits = bootstrap(found, N, D, L, resamples=5)
     assert np.isfinite(refits).all()
+    few = bootstrap(found, N[:7], D[:7], L[:7], resamples=40)  # some resamples hold three runs
+    assert np.isfinite(few).all()
 
 
 def test_runs_that_follow_no_such_law_are_told_with_their_scatter():

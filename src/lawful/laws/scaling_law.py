@@ -1,8 +1,9 @@
 """Neural scaling: the loss of a larger run is on the line that smaller ones drew.
 
 L(N, D) = E + A N^−α + B D^−β is fitted to the runs of a sweep up to some size; the runs beyond it
-are the test. Holds if the 95 % interval of measured/predicted lies within 2 %, violated if it
-lies outside, undetermined if it straddles.
+are the test. Holds if the 95 % interval of measured/predicted lies within 2 %, violated if it lies
+outside, undetermined if it straddles; the error is that of both losses, the larger run's and the
+fit's.
 
 Regime: the runs fitted span a factor of 8 or more in what is extrapolated, and scatter about the
 fit by 2 % at most (more: they were not tuned, or follow no such law). A fit without the floor E
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 from ..theory.scaling_law import SCATTER
 from . import bibliography
 from .entropic import weigh
-from .evidence import at_initialisation, last, number, show
+from .evidence import Estimate, at_initialisation, last, number, show
 from .law import Condition, Prediction, barred
 from .registry import declare
 from .verdict import Verdict
@@ -63,9 +64,10 @@ def neural_scaling(run: Run, layer: str) -> Verdict:
     """Effect: measured over predicted loss; null: 1."""
     found, said = last(run, "scaling_loss", layer), last(run, "scaling_loss_predicted", layer)
     effect = found.value / said.value if said.value else math.nan
-    low, high = (b / said.value if said.value else math.nan for b in found.interval())
+    both = Estimate(found.step, found.value, math.hypot(found.stderr, said.stderr), found.n)
+    low, high = (b / said.value if said.value else math.nan for b in both.interval())
     unmet = barred(_regime(run, layer))
-    status, why = weigh(found, said.value, (low, high), TOLERANCE, unmet)
+    status, why = weigh(both, said.value, (low, high), TOLERANCE, unmet)
     sentence = f"Loss {show(found.value)}, foreseen {show(said.value)} from smaller runs: {why}."
     start, step = at_initialisation(run, "scaling_loss", layer).value, max(found.step, 0)
     return Verdict("neural_scaling", layer, step, status, effect, (low, high), 1.0, start, sentence)

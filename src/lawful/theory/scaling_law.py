@@ -174,7 +174,10 @@ def _descend(start: Array, x: Array, y: Array, weights: Array) -> Array:
         return objective(point, x, y, weights) / DELTA**2, by_point @ pull
 
     options = {"maxiter": 5000, "maxfun": 10_000, "ftol": 1e-14, "gtol": 1e-8}
-    found = minimize(value, start, jac=True, method="L-BFGS-B", options=options)
+    # A term that the data do not show may run off: far enough to be seen, not to overflow.
+    bounds = [(-600, 600)] * 3 + [(-5, 20)] * 2
+    start = np.clip(start, *np.array(bounds, float).T)
+    found = minimize(value, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return np.asarray(found.x)
 
 

@@ -9,22 +9,27 @@ World (`data`):
                  Controls: a straight line in log–log (no floor), and losses that are no power.
     chinchilla   the 245 runs read off a figure of Hoffmann et al. by Besiroglu et al.; bring the
                  file (no licence is stated, so it is not shipped): see the message when absent.
-    text         a real sweep: small GPTs in μP on Python's own source, one pass, rate to zero;
-                 the largest runs are foretold from the others. `scale=paper`: minutes to an hour.
+    text         a real sweep: 25 trainings of small GPTs in μP on Python's own source, one pass,
+                 rate to zero, N = 6·10³…10⁵ (no embeddings), D = 5·10⁵…4·10⁶ characters; the two
+                 largest runs are foretold from the others. Ten minutes of one core.
 
 Hypothesis (arXiv 2203.15556, 2404.10102): the fit recovers the truth, 95 % intervals cover it, and
 larger runs come out as foretold.
 
 Bands. As published with the derivation: α = .3395 ± .006 for one sweep (held to two of these),
 22 of 24 intervals cover α; without E an exponent of .28 reads .1 or less; for `chinchilla` the
-refit's five numbers to three digits. Ours: β and β/(α+β) covered by 20 of 24, the
-foretold corner within 2 %. 15 seconds.
+refit's five numbers to three digits. Ours: β and β/(α+β) covered by 20 of 24, the foretold corner
+within 2 %. 15 seconds. Ours, from one trial sweep, for `text`: the two largest runs within 5 %, α
+from .1 to 1.2 and β from .1 to .6 (.66 ± .26, .33 ± .10, floor .8 ± .5 nats a character). So few
+and small runs determine no exponent, and scatter about the fit by 2.3 %: the law says out of
+regime. What they do show is the fit, its intervals and its warnings at work on real losses.
 """
 
 from __future__ import annotations
 
 import csv
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -36,7 +41,14 @@ from torch.nn.functional import cross_entropy
 
 from ...methods.mup import mup
 from ...record import Measurement, Run, RunWriter, open_run
-from ...theory.scaling_law import NAMES, ScalingLaw, bootstrap, fit, interval
+from ...theory.scaling_law import (
+    NAMES,
+    ScalingLaw,
+    ScalingLawWarning,
+    bootstrap,
+    fit,
+    interval,
+)
 from ..datasets import Dataset, batches, find, load, move
 from ..experiment import Band, Experiment, Settings, last, on, setting
 from ..job import Job
@@ -46,6 +58,7 @@ from ..world import averaged, paced
 Array = NDArray[np.float64]
 TRUTH = ScalingLaw(1.6934, 406.4, 410.7, 0.3392, 0.2849)
 SWEEPS = 24
+SHORT = 500  # steps: runs of half as many are trained twice
 READ = ("alpha", "beta", "allocation")
 
 
@@ -125,7 +138,9 @@ def synthetic(s: ScalingLaws, job: Job, writer: RunWriter) -> None:
         corners["no floor"].append(straight(axes[1], L[7::8]))
         for shape, clean in shapes.items():
             L = clean * noise
-            small = fit(N[~corner], D[~corner], L[~corner], starts=4)
+            with warnings.catch_warnings():  # that the control is no power law is its purpose
+                warnings.simplefilter("ignore", ScalingLawWarning)
+                small = fit(N[~corner], D[~corner], L[~corner], starts=4)
             residual = np.log(L[~corner] / small.loss(N[~corner], D[~corner]))
             there = L[corner].mean(), small.loss(N[corner], D[corner]).mean()
             corners[shape].append((float(there[0]), float(there[1]), float(residual.std())))
@@ -190,31 +205,47 @@ def chinchilla(s: ScalingLaws, job: Job, writer: RunWriter) -> None:
 
 
 def text(s: ScalingLaws, job: Job, writer: RunWriter) -> None:
+    """Train every size; short runs, which depend most on the seed, twice."""
     data = load("python-source", characters=4_200_000)
-    runs = [(n, k) for n in s.widths for k in s.steps]
-    points = []
-    for i in paced(len(runs), "runs", job.progress):
-        points.append(one_run(*runs[i], data, s, job.seed + i))
-    N, D, L, error = np.array(points).T
+    sizes = [(n, k, r) for n in s.widths for k in s.steps for r in range(max(1, SHORT // k))]
+    found: dict[tuple[float, float], list[float]] = {}
+    for i in paced(len(sizes), "runs", job.progress):
+        width, steps, _ = sizes[i]
+        N, D, loss = one_run(width, steps, data, s, len(sizes) * job.seed + i)
+        found.setdefault((N, D), []).append(loss)
+    N, D = np.array(list(found)).T
+    foretell(N, D, np.array([np.mean(losses) for losses in found.values()]), s, writer)
+
+
+def foretell(N: Array, D: Array, L: Array, s: ScalingLaws, writer: RunWriter) -> None:
+    """Fit all but the widest model's two longest runs; those beside what the fit says of them.
+
+    Their error: as the fitted runs scatter (one seed each; the test text is the same for all). The
+    fit's own is that of its resamples.
+    """
     corner = (N.max() == N) & (np.sort(np.unique(D))[-2] <= D)
-    small = fit(N[~corner], D[~corner], L[~corner])
-    write_fit("text", small, bootstrap(small, N[~corner], D[~corner], L[~corner],
-                                       resamples=s.resamples), writer)  # fmt: skip
+    rest = N[~corner], D[~corner], L[~corner]
+    small = fit(*rest)
+    refits = bootstrap(small, *rest, resamples=s.resamples)
+    write_fit("text", small, refits, writer)
     scatter = float(np.log(L / small.loss(N, D))[~corner].std())
     span = float(D[~corner].max() / D[~corner].min())
-    for i in map(int, np.flatnonzero(corner)):
-        case = f"N = {N[i]:.3g}, D = {D[i]:.3g}"
-        said = float(small.loss(N[i], D[i]))
+    for n, d, loss in zip(N[corner], D[corner], L[corner], strict=True):
+        case = f"N = {n:.3g}, D = {d:.3g}"
+        said = float(small.loss(n, d))
+        doubt = float(np.std([ScalingLaw(*row).loss(n, d) for row in refits], ddof=1))
         writer.write(1, [
-            Measurement(1, case, "scaling_loss", L[i], error[i], 0),
-            Measurement(1, case, "scaling_loss_predicted", said, 0.0, 0),
-            Measurement(1, case, "fit_residual", scatter, math.nan, 0),
+            Measurement(1, case, "scaling_loss", loss, scatter * loss, 0),
+            Measurement(1, case, "scaling_loss_predicted", said, doubt, len(refits)),
+            Measurement(1, case, "fit_residual", scatter, math.nan, len(L)),
             Measurement(1, case, "sweep_span", span, math.nan, 0),
         ])  # fmt: skip
 
 
-def one_run(width: int, steps: int, data: Dataset, s: ScalingLaws, seed: int) -> tuple[float, ...]:
-    """Parameters that are no embedding, characters, test loss and its error, of one GPT."""
+def one_run(
+    width: int, steps: int, data: Dataset, s: ScalingLaws, seed: int
+) -> tuple[float, float, float]:
+    """Parameters that are no embedding, characters, and test loss of one GPT."""
     vocabulary, size = len(data.classes), 32
 
     def make(n: int) -> GPT:
@@ -235,12 +266,9 @@ def one_run(width: int, steps: int, data: Dataset, s: ScalingLaws, seed: int) ->
         decay.step()
     with torch.no_grad():
         pieces = zip(data.x_test.split(512), data.y_test.split(512), strict=True)
-        each = torch.cat(
-            [cross_entropy(model(x).mT, y, reduction="none").mean(1) for x, y in pieces]
-        )
+        total = sum(float(cross_entropy(model(x).mT, y, reduction="sum")) for x, y in pieces)
     N = sum(p.numel() for n, p in model.named_parameters() if "blocks" in n)
-    error = float(each.std()) / math.sqrt(len(each))
-    return float(N), float(steps * size * 64), float(each.mean()), error
+    return float(N), float(steps * size * 64), total / data.y_test.numel()
 
 
 def ratio_of(case: str) -> Callable[[Run], float]:
@@ -254,6 +282,7 @@ def ratio_of(case: str) -> Callable[[Run], float]:
 
 FULL = {"data": "synthetic", "noise": 0.005, "resamples": 40}
 PUBLIC = {"data": "chinchilla"}
+TEXT = {"data": "text", "widths": [16, 24, 32, 48, 64], "steps": [250, 500, 1000, 2000]}
 EXPONENT = "scaling_exponent"
 
 experiment = Experiment(
@@ -271,6 +300,12 @@ experiment = Experiment(
         Band("α, one sweep", 0.3275, 0.3515, partial(last, EXPONENT, "one sweep, alpha"), FULL),
         Band("β without a floor", 0.03, 0.12, partial(last, EXPONENT, "no floor, beta"), FULL),
         Band("largest runs", 0.98, 1.02, ratio_of("largest runs, power"), FULL),
+        *(
+            Band(f"text, {case}", 0.95, 1.05, ratio_of(case), TEXT)
+            for case in ("N = 9.88e+04, D = 2.05e+06", "N = 9.88e+04, D = 4.1e+06")
+        ),
+        Band("text, α", 0.1, 1.2, partial(last, EXPONENT, "text, alpha"), TEXT),
+        Band("text, β", 0.1, 0.6, partial(last, EXPONENT, "text, beta"), TEXT),
         Band("α, refit", 0.34725, 0.34735, partial(last, EXPONENT, "chinchilla, alpha"), PUBLIC),
         Band("β, refit", 0.36715, 0.36725, partial(last, EXPONENT, "chinchilla, beta"), PUBLIC),
         Band("E, refit", 1.81715, 1.81725, partial(last, "scaling_floor", "chinchilla"), PUBLIC),
