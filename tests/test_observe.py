@@ -830,5 +830,5 @@ def test_of_a_family_the_laws_of_simulated_worlds_are_left_out(tmp_path):
     assert not told & {"platonic", "critical_batch", "linear_scaling", "entropic_drift"}
     with lawful.observe(model, tmp_path / "named", ["virial", "platonic"]) as observation:
         assert set(observation.run.manifest["laws"]) == {"virial", "platonic"}
-    with pytest.raises(ValueError, match=r"laws='solvable': .* simulated worlds"):
-        lawful.observe(model, tmp_path / "none", "solvable")
+    with pytest.raises(ValueError, match=r"laws=.representation_collapse.: .* simulated worlds"):
+        lawful.observe(model, tmp_path / "none", "representation_collapse")
