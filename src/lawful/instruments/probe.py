@@ -76,7 +76,12 @@ def undisturbed(model: nn.Module, mode: str, batches: object = ()) -> Iterator[N
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     try:
-        with torch.random.fork_rng(devices=devices), torch.enable_grad(), _eager(model):
+        with (
+            torch.random.fork_rng(devices=devices),
+            torch.enable_grad(),
+            # A compiled model would not run the probe's hooks: have it run as it is written.
+            torch.compiler.set_stance("force_eager"),
+        ):
             model.train(mode == "train")
             yield
     finally:
@@ -99,23 +104,6 @@ def _generators(batches: object) -> Iterator[torch.Generator]:
         generator = getattr(owner, "generator", None)
         if isinstance(generator, torch.Generator):
             yield generator
-
-
-@contextmanager
-def _eager(model: nn.Module) -> Iterator[None]:
-    """A compiled model would not run the probe's hooks: have it run as it is written."""
-    if hasattr(torch.compiler, "set_stance"):  # torch ≥ 2.6
-        with torch.compiler.set_stance("force_eager"):
-            yield
-        return
-    compiled = {m: call for m in model.modules() if (call := m._compiled_call_impl) is not None}
-    for module in compiled:
-        module._compiled_call_impl = None
-    try:
-        yield
-    finally:
-        for module, call in compiled.items():
-            module._compiled_call_impl = call
 
 
 @dataclass
