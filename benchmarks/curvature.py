@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from lawful.instruments.curvature import Curvature
 from lawful.instruments.hessian import loss_surface
-from lawful.instruments.preconditioner import rates_of
+from lawful.instruments.instrument import rates_of
 from lawful.instruments.probe import Probe
 from lawful.lab.models import GPT, MLP
 
