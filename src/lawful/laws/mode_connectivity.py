@@ -4,8 +4,9 @@ The share of the barrier that is left once the neurons of one network are put in
 other's is at most a tenth.
 
 Regime: there is a barrier to begin with (above 0.01 nats and above two of its standard errors);
-between networks that are joined anyway matching has nothing to show. Narrow networks violate the
-law: with few neurons the two solutions do not use the same ones.
+between networks that are joined anyway matching has nothing to show. Networks that learned random
+labels by heart violate the law, and narrow ones: with few neurons the two solutions do not use the
+same ones.
 
 Source: Ainsworth, Hayase, Srinivasa, arXiv 2209.04836; the tenth is ours.
 """
