@@ -193,6 +193,10 @@ experiment = Experiment(
         reached("mlp", "gd", 0.1, 0.45, 0.75),
         reached("mlp", "gd", 0.2),
         reached("mlp", "gd", 0.27),
+        reached("mlp", "momentum", 0.4),
+        reached("mlp", "nesterov", 0.15),
+        reached("mlp", "rmsprop", 3e-4),
+        reached("conv", "gd", 0.2),
         Band(
             "batch sharpness/threshold, last 40 %",
             0.95,
