@@ -583,7 +583,10 @@ class Observation:
             # Too few rows are read only when nothing better was. The optimiser has moved once
             # since the last batch of the window: `drift` says so.
             self._read_layers(self._opened_at if self._consecutive else self.step)
-        if self._layered and self._work.affords_evidence(self.layers, self.step):
+        if self._layered and self.schedule.share is not None and self._opened_at == 0 < self.step:
+            # No verdict needs the evidence of an untrained model.
+            self._tell("", "info", _too_short(self.step, self.schedule.share))
+        elif self._layered and self._work.affords_evidence(self.layers, self.step):
             self._read_owed(spectra=self._work.affords_spectra(self.layers, self.step))
 
     def _read_owed(self, *, spectra: bool) -> None:
@@ -720,6 +723,13 @@ def _is_compiled(module: nn.Module) -> bool:
 
 def _warn(told: str, stacklevel: int) -> None:
     warnings.warn(told, LawfulWarning, stacklevel=stacklevel)
+
+
+def _too_short(steps: int, share: float) -> str:
+    return (
+        f"only the initialisation was measured: {share:.0%} of the work of {steps:,} steps affords "
+        "no second window; schedule=lawful.log_spaced(40) or at(steps) asks for no share"
+    )
 
 
 def _rate_rows(step: int, rates: tuple[float, float]) -> list[Measurement]:
