@@ -193,7 +193,7 @@ class _Belief:
 
     def __init__(self, matvec: Matvec, memory: Memory | None, start: Tensor) -> None:
         self.matvec, self.products = matvec, 0
-        self.Q = start[:0] if memory is None else memory.vectors
+        self.Q = self._room = start[:0] if memory is None else memory.vectors
         self.M = torch.diag(torch.zeros(0) if memory is None else memory.values).double()
         self.S = self.F = self.M[:0]
         directions = [self.coordinates(t) for t in start]
@@ -204,19 +204,28 @@ class _Belief:
 
     def coordinates(self, t: Tensor) -> Tensor:
         """t in the basis, which grows by what is new in t."""
-        length, inside = torch.linalg.vector_norm(t), t.new_zeros(len(self.Q))
-        for _ in range(2):  # once loses orthogonality
+        length = left = torch.linalg.vector_norm(t)
+        inside = t.new_zeros(len(self.Q))
+        for _ in range(3):  # once loses orthogonality, unless little was taken away
             part = self.Q @ t
-            inside, t = inside + part, t - part @ self.Q
-        left = torch.linalg.vector_norm(t)
+            inside, t = inside + part, torch.addmv(t, self.Q.T, part, alpha=-1)
+            before, left = left, torch.linalg.vector_norm(t)
+            if left > 0.7 * before:
+                break
         if left > 100 * torch.finfo(t.dtype).eps * length:
-            t = t / left
-            t = t - (self.Q @ t) @ self.Q
-            self.Q = torch.cat([self.Q, t[None] / torch.linalg.vector_norm(t)])
+            self._append(t / left)
             self.M = pad(self.M, (0, 1, 0, 1))
             self.S, self.F = pad(self.S, (0, 1)), pad(self.F, (0, 1))
             inside = torch.cat([inside, left[None]])
         return inside.cpu().double()
+
+    def _append(self, q: Tensor) -> None:
+        """One row more, in room that is made for several at a time: Q is long."""
+        n = len(self.Q)
+        if n == len(self._room):
+            self._room = torch.cat([self.Q, self.Q.new_empty(n // 2 + 8, len(q))])
+        self._room[n] = q
+        self.Q = self._room[: n + 1]
 
     def ask(self, c: Tensor) -> bool:
         """A v for the part v of c that was not asked yet; False when there is none."""
@@ -264,7 +273,7 @@ class _Belief:
         rows = torch.cat([u, u @ self.M, best[:KEPT]])
         _, sizes, axes = torch.linalg.svd(rows, full_matrices=False)
         axes = axes[sizes > 1e-9 * sizes[0]]
-        self.Q = axes.to(self.Q) @ self.Q
+        self.Q = self._room = axes.to(self.Q) @ self.Q
         self.M, self.S, self.F = axes @ self.M @ axes.T, u @ axes.T, self.F @ axes.T
 
     def report(self, ritz: _Ritz, k: int, converged: bool) -> Eigenpairs:
