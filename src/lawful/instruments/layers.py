@@ -342,12 +342,12 @@ class LayerMoments:
         )
 
     def exponents_work(self) -> float:
-        """One eigendecomposition a layer and a bootstrap, which run like 13 d³."""
-        return sum(13.0 * min(t.map.d_a, t.map.d_b) ** 3 for t in self.taps)
+        """One eigendecomposition a layer and a bootstrap, which run like 11 d³."""
+        return sum(11.0 * min(t.map.d_a, t.map.d_b) ** 3 for t in self.taps)
 
     def evidence_work(self) -> float:
-        """Exponents and permutation nulls, of which a draw runs like 33 d²."""
-        draws = sum(3300.0 * (t.map.d_a**2 + t.map.d_b**2) for t in self.taps)
+        """Exponents and permutation nulls, of which a draw runs like 29 d²."""
+        draws = sum(2900.0 * (t.map.d_a**2 + t.map.d_b**2) for t in self.taps)
         return self.exponents_work() + draws
 
     def spectra_work(self) -> float:
