@@ -96,6 +96,20 @@ def test_kept_clusters_are_bounded_and_paired(size: int) -> None:
     assert int(clusters.max()) >= seen - (size + KEEP_CLUSTERS - 1) // KEEP_CLUSTERS
 
 
+def test_a_small_last_batch_does_not_crowd_out_the_others() -> None:
+    """256 and 141 samples: 64 and 47 of them are kept, not the last 47 alone."""
+    stream = MomentStream(2, 2)
+    for size in (256, 141):
+        stream.update(draw(size, 1, 2, seed=size), draw(size, 1, 2, seed=size + 1))
+    m = stream.moments()
+    assert m is not None
+    assert len(m.kept_h) == len(stream.ages()) == 64 + 47
+    stream.update(draw(256, 1, 2, seed=1), draw(256, 1, 2, seed=2))
+    m = stream.moments()
+    assert m is not None
+    assert len(m.kept_h) == 64
+
+
 def test_kept_rows_do_not_follow_the_stream() -> None:
     """Kept rows are copies: a training loop may overwrite its batch."""
     stream, h = MomentStream(2, 2), torch.ones(3, 1, 2)

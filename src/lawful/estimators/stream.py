@@ -194,10 +194,10 @@ class MomentStream:
 
 
 class _Latest:
-    """The clusters kept last, of whole batches, in fixed places: the oldest batch gives up its own.
+    """The clusters kept last, in fixed places: of whole batches, as many as make `room` clusters.
 
-    There is a place for as many batches like the first as make `room` clusters. Only those with as
-    many rows in a cluster as the latest are told.
+    There is a place for one batch more than that. Only clusters with as many rows as those of the
+    latest batch are told.
     """
 
     def __init__(self) -> None:
@@ -213,14 +213,15 @@ class _Latest:
         k, m = h.shape[:2]
         places, widest, most = self._h.shape[:3]
         if k > widest or m > most or self._h.device != h.device:
-            self._move(h, g, -(-room // k), k, max(m, most))
+            self._move(h, g, -(-room // k) + 1, k, max(m, most))
             places = len(self._h)
         if len(self._batches) == places:
-            place = self._batches.pop(0)[0]
-        else:
-            place = next(i for i in range(places) if i not in {b[0] for b in self._batches})
+            self._batches.pop(0)
+        place = next(i for i in range(places) if i not in {b[0] for b in self._batches})
         self._h[place, :k, :m], self._g[place, :k, :m] = h, g
         self._batches.append((place, k, m))
+        while sum(b[1] for b in self._batches[1:]) >= room:
+            self._batches.pop(0)
 
     def take_back(self) -> tuple[Tensor, Tensor]:
         """The clusters of the latest batch, which are forgotten here."""
