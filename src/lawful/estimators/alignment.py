@@ -183,10 +183,11 @@ def norm_shares(side: Side) -> Array:
     A null that is sampled from the matrices themselves has their norms below the line; divided by
     the roots of two shares it is on the scale of a debiased α. NaN where nothing is left.
     """
-    zero, (k, m) = torch.zeros_like(side.means), side.x.shape[:2]
-    no_influence = side.x.new_zeros((2, len(side.M), k, m))
-    numbers = [*_matrix_numbers(side.M, zero), no_influence, *_row_numbers(side.x, side.y)]
-    p = _to_host(side, numbers).pearson
+    M, (k, m) = side.M, side.x.shape[:2]
+    norms2 = torch.linalg.vector_norm(M, dim=(1, 2), dtype=torch.float64).square()
+    sums = [norms2.diag(), M.sum((1, 2)), M.diagonal(dim1=1, dim2=2).sum(1)]
+    no_influence = side.x.new_zeros((2, len(M), k, m))
+    p = _to_host(side, [*sums, no_influence, *_row_numbers(side.x, side.y)]).pearson
     value, plugin = p.value.diagonal(), p.plugin.diagonal()
     known = (value > 0) & (plugin > 0)
     return np.where(known, value / np.where(known, plugin, 1.0), math.nan)
