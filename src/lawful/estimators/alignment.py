@@ -184,7 +184,7 @@ def norm_shares(side: Side) -> Array:
     the roots of two shares it is on the scale of a debiased α. NaN where nothing is left.
     """
     M, (k, m) = side.M, side.x.shape[:2]
-    norms2 = torch.linalg.vector_norm(M, dim=(1, 2), dtype=torch.float64).square()
+    norms2 = torch.linalg.matrix_norm(M).double().square()
     sums = [norms2.diag(), M.sum((1, 2)), M.diagonal(dim1=1, dim2=2).sum(1)]
     no_influence = side.x.new_zeros((2, len(M), k, m))
     p = _to_host(side, [*sums, no_influence, *_row_numbers(side.x, side.y)]).pearson

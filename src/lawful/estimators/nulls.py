@@ -105,14 +105,16 @@ def permutation_null(A: Tensor, B: Tensor, draws: int, generator: torch.Generato
     """
     d = _check(A, B)
     left, right = A.reshape(-1, d, d), B.reshape(-1, d, d)
-    of_right = [left] if len(right) == 1 else list(left.split(1))
+    mean, norm = left.mean((1, 2), keepdim=True), _centred_norm(left)[:, None, None]
     out = A.new_zeros((draws, len(left)))
     orders = torch.stack([torch.randperm(d, generator=generator, device=generator.device)
                           for _ in range(draws)]).to(A.device)  # fmt: skip
     # A block of rows at a time in memory of its own: gathering rows and then columns of a plain
     # matrix moves memory in order and stays in the cache.
     for i in range(0, d, ROWS_AT_ONCE):
-        fixed = [_standard_block(a, i) for a in of_right]
+        standard = _block(left, i).sub(mean).div_(norm)
+        standard[:, :, standard.shape[1] :] *= 2  # what lies right of the diagonal block
+        fixed = standard.flatten(1).split(len(left) if len(right) == 1 else 1)
         m, n = min(ROWS_AT_ONCE, d - i), d - i
         rows, both = A.new_empty((m, d)), A.new_empty((m, n))
         for k, order in enumerate(orders):
@@ -127,14 +129,9 @@ def permutation_null(A: Tensor, B: Tensor, draws: int, generator: torch.Generato
     return out.T.reshape(*A.shape[:-2], draws) / norm[..., None]
 
 
-def _standard_block(A: Tensor, i: int) -> Tensor:
-    """Rows i, i+1, … of each standardised matrix, from column i on, flat, what lies right of the
-    diagonal block twice: (pairs, d, d) → (pairs, m·(d − i)).
-    """
-    mean, norm = A.mean((1, 2), keepdim=True), _centred_norm(A)[:, None, None]
-    block = A[:, i : i + ROWS_AT_ONCE, i:].sub(mean).div_(norm)
-    block[:, :, block.shape[1] :] *= 2
-    return block.flatten(1)
+def _block(A: Tensor, i: int) -> Tensor:
+    """Rows i, i+1, … from column i on: (pairs, d, d) → (pairs, m, d − i)."""
+    return A[:, i : i + ROWS_AT_ONCE, i:]
 
 
 def permutation_moments(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,7 +218,10 @@ def _standardise(A: Tensor) -> Tensor:
 
 
 def _centred_norm(A: Tensor) -> Tensor:
-    return _norm(A - A.mean((-2, -1), keepdim=True))
+    """‖A − Ā‖, a block of rows at a time: no second A is held."""
+    mean = A.mean((-2, -1), keepdim=True)
+    blocks = A.split(ROWS_AT_ONCE, dim=-2)
+    return torch.stack([(block - mean).square().sum((-2, -1)) for block in blocks]).sum(0).sqrt()
 
 
 def _haar(d: int, generator: torch.Generator) -> Tensor:

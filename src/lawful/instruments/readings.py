@@ -191,11 +191,8 @@ def permutation_readings(
     if d < 2:
         return
     draws = PERMUTATIONS if d <= 256 else PERMUTATIONS // 4
-    shares, (H, G, Z) = alignment.norm_shares(side), side.M
-    for names, fixed, relabelled in (
-        (("rga", "gwa"), torch.stack([H, Z]), G),
-        (("rwa",), Z[None], H),
-    ):
+    shares, (H, G, Z), H_and_Z = alignment.norm_shares(side), side.M, side.M[::2]
+    for names, fixed, relabelled in ((("rga", "gwa"), H_and_Z, G), (("rwa",), Z[None], H)):
         sample = nulls.permutation_null(fixed, relabelled, draws, generator)
         for name, bar in zip(names, nulls.percentile(sample, 99).tolist(), strict=True):
             i, j = PAIRS[name]
