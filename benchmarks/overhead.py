@@ -1,15 +1,16 @@
 """What does observing cost? The same training loop with and without lawful, side by side.
 
-Every arm trains its own copy of the same model in this process on one thread, the arms taking
-turns; printed is the median over rounds of the time of the observed run over the plain one,
-attaching and closing included. `control` is a second plain run: its distance from 1 is noise.
+Two copies of one model train in this process on one thread and take turns, a block of steps each,
+so that a machine that slows down slows both; printed is the median over rounds of the processor
+time of the observed one over the plain one, attaching and closing included. `control` is a second
+plain copy: its distance from 1 is noise.
 
     python benchmarks/overhead.py [--steps N] [--rounds 3] [--arm NAME …] [--long]
 
-A run has 4,000 steps (the transformer 200) unless `--steps` says otherwise: a reading at
+A run has 4,000 steps (the transformer 400) unless `--steps` says otherwise: a reading at
 initialisation and one decomposition belong to every run, however short.
 
-`--long` adds the default schedule over 5,000 steps (minutes). Peak memory is read in a process
+`--long` times the default schedule over 5,000 steps (minutes). Peak memory is read in a process
 of its own for each arm, after a small observed run in both: the code of the libraries that a
 reading calls, some 15 MiB shared by all processes, is then in neither difference.
 """
@@ -23,8 +24,8 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from torch import nn
 import lawful
 
 torch.set_num_threads(1)
+BLOCK = 20  # steps of one copy before the other one's turn
 
 
 class Attention(nn.Module):
@@ -86,27 +88,56 @@ ARMS: dict[str, Callable[[], object] | None] = {
 }
 
 
-def train(model: str, schedule: Callable[[], object] | str | None, steps: int) -> float:
-    """Seconds that one run takes, attaching and closing included."""
-    torch.manual_seed(0)
-    net, loss_of, parameters = MODELS[model]()
-    optimizer = torch.optim.SGD(parameters(), lr=0.01, momentum=0.9)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        started = time.perf_counter()
-        if schedule is None:
-            context = nullcontext()
-        else:
-            chosen = None if schedule == "default" else schedule()  # type: ignore[operator]
-            context = lawful.observe(
-                net, Path(folder) / "run", optimizer=optimizer, schedule=chosen
-            )
-        with context:
+class Training:
+    """One copy of a model in training, and the processor time that its steps have taken."""
+
+    def __init__(self, model: str, schedule: Callable[[], object] | str | None) -> None:
+        torch.manual_seed(0)
+        self.net, self.loss_of, parameters = MODELS[model]()
+        self.optimizer = torch.optim.SGD(parameters(), lr=0.01, momentum=0.9)
+        self.schedule, self.seconds = schedule, 0.0
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        started = time.process_time()
+        yield
+        self.seconds += time.process_time() - started
+
+    @contextmanager
+    def observed(self) -> Iterator[None]:
+        """Attached and detached by lawful, where there is a schedule, on the clock."""
+        if self.schedule is None:
+            yield
+            return
+        chosen = None if isinstance(self.schedule, str) else self.schedule()
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with self.timed():
+                observation = lawful.observe(
+                    self.net, Path(folder) / "run", optimizer=self.optimizer, schedule=chosen
+                )
+                observation.__enter__()
+            yield
+            with self.timed():
+                observation.close()
+
+    def train(self, steps: int) -> None:
+        with self.timed():
             for _ in range(steps):
-                optimizer.zero_grad()
-                loss_of().backward()
-                optimizer.step()
-        return time.perf_counter() - started
+                self.optimizer.zero_grad()
+                self.loss_of().backward()
+                self.optimizer.step()
+
+
+def ratio(model: str, schedule: Callable[[], object] | str | None, steps: int) -> float:
+    """Processor time of an observed training over that of a plain one beside it."""
+    plain, ours = Training(model, None), Training(model, schedule)
+    with ours.observed():
+        for begin in range(0, steps, BLOCK):
+            turn = (plain, ours) if begin // BLOCK % 2 else (ours, plain)
+            for one in turn:
+                one.train(min(BLOCK, steps - begin))
+    return ours.seconds / plain.seconds
 
 
 def memory(model: str, schedule: Callable[[], object] | None) -> float:
@@ -116,30 +147,29 @@ def memory(model: str, schedule: Callable[[], object] | None) -> float:
 
 
 def _peak(model: str, observed: bool) -> float:
-    train("small", lambda: lawful.every(1), 40)
-    train(model, (lambda: lawful.every(1)) if observed else None, 120)
+    for name, seen, steps in (("small", True, 40), (model, observed, 120)):
+        one = Training(name, (lambda: lawful.every(1)) if seen else None)
+        with one.observed():
+            one.train(steps)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--steps", type=int, help="default: 4000, transformer 200")
+    parser.add_argument("--steps", type=int, help="default: 4000, transformer 400")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", nargs="*", default=["mlp", "transformer"])
     parser.add_argument("--arm", nargs="*", default=list(ARMS))
     parser.add_argument("--long", action="store_true", help="the default schedule, 5,000 steps")
     args = parser.parse_args()
     for model in args.model:
-        train(model, None, 10)
-        steps = args.steps or {"mlp": 4000, "transformer": 200}[model]
+        ratio(model, lambda: lawful.every(1), 40)  # what is imported and set up once
+        steps = args.steps or {"mlp": 4000, "transformer": 400}[model]
         arms = [(name, ARMS[name], steps) for name in args.arm]
         if args.long:
             arms = [("control", None, 5000), ("default, 5,000 steps", "default", 5000)]
         for name, schedule, steps in arms:
-            ratios = []
-            for _ in range(args.rounds):
-                plain = train(model, None, steps)
-                ratios.append(train(model, schedule, steps) / plain)
+            ratios = [ratio(model, schedule, steps) for _ in range(args.rounds)]
             middle, low, high = statistics.median(ratios), min(ratios), max(ratios)
             print(f"{model:12s} {name:22s} × {middle:.3f}  [{low:.3f}, {high:.3f}]", flush=True)
         if not args.long:

@@ -58,13 +58,39 @@ def test_haar_null_equals_rotating_the_matrix_itself() -> None:
     assert float(sample.std()) == pytest.approx(float(direct.std()), rel=0.15)
 
 
-def test_permutation_null_is_pearson_of_relabelled_neurons() -> None:
-    A, B = moment(9, 20, 10), moment(9, 20, 11)
-    sample = nulls.permutation_null(A, B, 5, generator(12))
+@pytest.mark.parametrize(("d", "rounds"), [(2, 3), (9, 1), (9, 2), (12, 2)])
+def test_permutation_null_is_pearson_of_relabelled_neurons(d: int, rounds: int) -> None:
+    """Draw k of round r: M_j with its own new labels and k shifts, against M_i with its own."""
+    M = torch.stack([moment(d, 20, seed) for seed in (10, 11, 12)])
+    pairs = [(0, 1), (2, 1)]
+    sample = nulls.permutation_null(M, pairs, d * rounds - 1, generator(12))
+    assert sample.shape == (2, d * rounds)
     replay = generator(12)
-    for value in sample:
-        order = torch.randperm(9, generator=replay)
-        assert float(value) == pytest.approx(pearson(A, B[order][:, order]), abs=1e-12)
+    labels = [[torch.randperm(d, generator=replay) for _ in range(rounds)] for _ in M]
+    for found, (i, j) in zip(sample, pairs, strict=True):
+        for r in range(rounds):
+            A = M[i][labels[i][r]][:, labels[i][r]]
+            for k in range(d):
+                order = labels[j][r].roll(-k)
+                B = M[j][order][:, order]
+                assert float(found[r * d + k]) == pytest.approx(pearson(A, B), abs=1e-12)
+
+
+def test_permutation_null_counts_as_independent_draws_do() -> None:
+    """Its 99th percentile, of neurons that differ in scale, against uniform draws one by one."""
+    d = 64
+    M = torch.stack([torch.diag(torch.randn(d, generator=generator(i)).exp()) for i in (1, 2)])
+    each = generator(3)
+    orders = torch.stack([torch.randperm(d, generator=each) for _ in range(20_000)])
+    a, b = (m.diagonal() for m in M)
+    independent = a @ b[orders].T
+    scaled = (independent - a.sum() * b.sum() / d**2) / (
+        ((a @ a - a.sum() ** 2 / d**2) * (b @ b - b.sum() ** 2 / d**2)).sqrt()
+    )
+    sample = nulls.permutation_null(M, [(0, 1)], 20_000, generator(4))[0]
+    for percent in (50, 90, 99):
+        bar = float(nulls.percentile(scaled, percent))
+        assert float(nulls.percentile(sample, percent)) == pytest.approx(bar, abs=0.02)
 
 
 @pytest.mark.parametrize("d", [2, 3, 4, 5])
@@ -82,7 +108,7 @@ def test_permutation_moments_against_enumeration(d: int) -> None:
 def test_permutation_sample_agrees_with_its_exact_moments() -> None:
     scale = torch.arange(1, 31, dtype=torch.float64) ** -0.5
     A, B = moment(30, 60, 15, scale), moment(30, 60, 16, scale)
-    sample = nulls.permutation_null(A, B, 2000, generator(17))
+    sample = nulls.permutation_null(torch.stack([A, B]), [(0, 1)], 2000, generator(17))
     mean, std = nulls.permutation_moments(A, B)
     assert float(sample.mean()) == pytest.approx(float(mean), abs=4 * float(std) / 2000**0.5)
     assert float(sample.std()) == pytest.approx(float(std), rel=0.1)
@@ -92,9 +118,11 @@ def test_permutation_sample_agrees_with_its_exact_moments() -> None:
 @given(st.integers(2, 8), st.floats(0.1, 50), st.floats(-5, 5), st.integers(0, 1000))
 def test_nulls_ignore_scale_and_a_constant(d: int, scale: float, shift: float, seed: int) -> None:
     A, B = moment(d, 12, seed), moment(d, 12, seed + 1)
-    first = nulls.permutation_null(A, B, 4, generator(seed))
-    second = nulls.permutation_null(A * scale + shift, B, 4, generator(seed))
-    torch.testing.assert_close(first, second)
+    M, scaled = torch.stack([A, B]), torch.stack([A * scale + shift, B])
+    first = nulls.permutation_null(M, [(0, 1)], 4, generator(seed))
+    torch.testing.assert_close(
+        nulls.permutation_null(scaled, [(0, 1)], 4, generator(seed)), first, atol=1e-7, rtol=1e-7
+    )
     torch.testing.assert_close(
         torch.stack(nulls.permutation_moments(A, B)),
         torch.stack(nulls.permutation_moments(A * scale + shift, B)),
@@ -103,13 +131,14 @@ def test_nulls_ignore_scale_and_a_constant(d: int, scale: float, shift: float, s
     torch.testing.assert_close(nulls.haar_mean(A, B), nulls.haar_mean(A * scale, B))
 
 
-def test_same_seed_same_sample_and_a_batch_shares_its_permutations() -> None:
+def test_same_seed_same_sample() -> None:
     A, B = moment(6, 9, 20).float(), moment(6, 9, 21).float()
-    one = nulls.permutation_null(A, B, 7, generator(3))
-    both = nulls.permutation_null(torch.stack([A, B]), torch.stack([B, A]), 7, generator(3))
+    M = torch.stack([A, B])
+    one = nulls.permutation_null(M, [(0, 1)], 7, generator(3))
+    both = nulls.permutation_null(M, [(0, 1), (1, 0)], 7, generator(3))
     assert one.dtype == torch.float32
-    assert both.shape == (2, 7)
-    torch.testing.assert_close(one, both[0])
+    assert both.shape == (2, 12)
+    torch.testing.assert_close(one[0], both[0])
     assert torch.equal(
         nulls.haar_null(A, B, 3, generator(3)), nulls.haar_null(A, B, 3, generator(3))
     )
@@ -126,10 +155,13 @@ def test_percentile_and_p_value() -> None:
 
 def test_degenerate_matrices_give_nan_and_wrong_shapes_an_error() -> None:
     A = moment(4, 9, 22)
-    assert nulls.permutation_null(A, torch.ones(4, 4).double(), 2, generator()).isnan().all()
+    constant = torch.stack([A, torch.ones(4, 4).double()])
+    assert nulls.permutation_null(constant, [(0, 1)], 2, generator()).isnan().all()
     assert nulls.haar_mean(A, torch.zeros(4, 4).double()).isnan()
     with pytest.raises(ValueError, match=r"\(4, 4\) and \(3, 3\)"):
-        nulls.permutation_null(A, A[:3, :3], 2, generator())
+        nulls.permutation_moments(A, A[:3, :3])
+    with pytest.raises(ValueError, match=r"\(1, 4, 3\)"):
+        nulls.permutation_null(A[None, :, :3], [(0, 0)], 2, generator())
     with pytest.raises(ValueError, match="percent=101"):
         nulls.percentile(A, 101)
     with pytest.raises(ValueError, match="n=-1"):

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
 Block = TypeVar("Block")
@@ -156,9 +157,8 @@ def interval(
     """
     if not (math.isfinite(value) and math.isfinite(stderr)) or dof < 1:
         return math.nan, math.nan
-    from scipy.special import stdtrit  # here: scipy must not weigh on a training process
-
-    half = float(stdtrit(min(dof, 1e10), 0.5 + level / 2)) * stderr
+    t = scipy.special.stdtrit(min(dof, 1e10), 0.5 + level / 2)
+    half = float(t) * stderr
     return value - half, value + half
 
 

@@ -31,8 +31,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import scipy
 import torch
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
 from ..record import Measurement
@@ -243,7 +243,7 @@ def classes(
     longest2 = torch.maximum(norms[:, None], norms).square()[on][:, on]
 
     def components(near: Tensor) -> int:
-        return int(connected_components(near.numpy(), directed=False)[0])
+        return int(scipy.sparse.csgraph.connected_components(near.numpy(), directed=False)[0])
 
     alike = same[on][:, on] <= tolerance**2 * longest2
     repeated = different = components(alike)

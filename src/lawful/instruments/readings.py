@@ -184,20 +184,16 @@ def permutation_readings(
     """99th percentile of α when the neurons of one matrix are relabelled at random.
 
     Always sampled: where neurons differ in scale the null has a tail far above the normal one
-    of its mean and deviation. 200 draws; 50 above d = 256, where a draw costs d² memory moves
-    and the percentile is then close to their largest. Debiased as the α that it is compared with.
+    of its mean and deviation. Debiased as the α that it is compared with.
     """
-    d = side.M.shape[-1]
-    if d < 2:
+    if side.M.shape[-1] < 2:
         return
-    draws = PERMUTATIONS if d <= 256 else PERMUTATIONS // 4
-    shares, (H, G, Z), H_and_Z = alignment.norm_shares(side), side.M, side.M[::2]
-    for names, fixed, relabelled in ((("rga", "gwa"), H_and_Z, G), (("rwa",), Z[None], H)):
-        sample = nulls.permutation_null(fixed, relabelled, draws, generator)
-        for name, bar in zip(names, nulls.percentile(sample, 99).tolist(), strict=True):
-            i, j = PAIRS[name]
-            debiased = bar / math.sqrt(shares[i] * shares[j])
-            yield label.value(f"{name}_{c}_permutation", debiased, math.nan)
+    shares = alignment.norm_shares(side)
+    sample = nulls.permutation_null(side.M, list(PAIRS.values()), PERMUTATIONS, generator)
+    bars = nulls.percentile(sample, 99).tolist()
+    for (name, (i, j)), bar in zip(PAIRS.items(), bars, strict=True):
+        debiased = bar / math.sqrt(shares[i] * shares[j])
+        yield label.value(f"{name}_{c}_permutation", debiased, math.nan)
 
 
 def view(M: Tensor) -> Tensor:

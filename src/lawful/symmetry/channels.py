@@ -19,9 +19,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 Ids = NDArray[np.int64]
 CHANGES = ("scale", "sign", "mix", "perm", "shift", "offset")
@@ -131,8 +130,10 @@ class Ledger:
         pairs = [np.zeros((0, 2), np.int64), *(p for k in kinds for p in self.pairs[k])]
         edges = np.concatenate(pairs)
         n = self.size
-        graph = coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(n, n))
-        return connected_components(graph, directed=False)[1].astype(np.int64)
+        ends = (edges[:, 0], edges[:, 1])
+        graph = scipy.sparse.coo_matrix((np.ones(len(edges)), ends), shape=(n, n))
+        _, found = scipy.sparse.csgraph.connected_components(graph, directed=False)
+        return found.astype(np.int64)
 
     def all_of(self, change: str, component: Ids) -> NDArray[np.bool_]:
         """For each channel, whether every channel that moves with it may change so."""

@@ -11,9 +11,8 @@ For rotations at d/2 different speeds this gives aI + bJ in each plane: d dimens
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.linalg import null_space
-from scipy.sparse.csgraph import connected_components
 
 Matrix = NDArray[np.float64]
 LARGEST_BLOCK = 16
@@ -31,7 +30,8 @@ def key_side(kernels: Matrix) -> Matrix | None:
     c = np.concatenate([np.linalg.solve(k[0][None], k) for k in kernels])
     if np.abs(c - np.eye(d)).max() < 1e-12:
         return None
-    _, block = connected_components(np.abs(c).max(0) > 1e-12, directed=False)
+    near = np.abs(c).max(0) > 1e-12
+    _, block = scipy.sparse.csgraph.connected_components(near, directed=False)
     blocks = [np.flatnonzero(block == b) for b in range(block.max() + 1)]
     if max(map(len, blocks)) > LARGEST_BLOCK:
         return np.zeros((0, d, d))
@@ -53,7 +53,7 @@ def _intertwiners(left: Matrix, right: Matrix) -> Matrix:
     rows = [
         np.kron(l, np.eye(t)) - np.kron(np.eye(s), r.T) for l, r in zip(left, right, strict=True)
     ]
-    return null_space(np.concatenate(rows), rcond=1e-10).T.reshape(-1, s, t)
+    return scipy.linalg.null_space(np.concatenate(rows), rcond=1e-10).T.reshape(-1, s, t)
 
 
 def _planes(left: Matrix, right: Matrix) -> Matrix:
@@ -63,7 +63,7 @@ def _planes(left: Matrix, right: Matrix) -> Matrix:
         return np.zeros((0, 2, 2))
     eye = np.eye(2)
     rows = [np.kron(l, eye) - np.kron(eye, r.T) for l, r in zip(left, right, strict=True)]
-    return null_space(np.concatenate(rows), rcond=1e-10).T.reshape(-1, 2, 2)
+    return scipy.linalg.null_space(np.concatenate(rows), rcond=1e-10).T.reshape(-1, 2, 2)
 
 
 def query_side(y: Matrix, kernel: Matrix) -> Matrix:

@@ -15,8 +15,8 @@ from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
+import scipy
 import torch
-from scipy.linalg import null_space
 
 from .action import Scaling
 from .channels import Ledger
@@ -58,7 +58,7 @@ def agree(families: list[Family], ledger: Ledger, names: set[str], shapes: dict)
         first, *others = sites(ledger, name)
         for other in others:
             rows.append(_difference(actions, name, first, other, start, shapes[name]))
-    null = null_space(np.concatenate(rows), rcond=1e-10)
+    null = scipy.linalg.null_space(np.concatenate(rows), rcond=1e-10)
     if null.shape[1] == 0:
         return None
     keep = {name: sites(ledger, name)[0] for name in touched}

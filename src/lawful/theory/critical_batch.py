@@ -31,6 +31,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -163,9 +164,7 @@ def fit(batches: Sequence[float], steps: Sequence[float]) -> Hyperbola:
         return p[0] + np.log1p(np.exp(p[1]) / B) - np.log(S)
 
     start = np.array([math.log(S.min()), math.log(float(np.median(B)))])
-    from scipy.optimize import least_squares  # here, for it takes half a second to load
-
-    found = least_squares(residuals, start)
+    found = scipy.optimize.least_squares(residuals, start)
     square = float(found.fun @ found.fun)
     information = found.jac.T @ found.jac
     variance = square / max(len(B) - 2, 1)

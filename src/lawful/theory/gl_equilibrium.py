@@ -39,8 +39,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.linalg import eigh
 
 Array = NDArray[np.float64]
 
@@ -123,7 +123,7 @@ def gl_relaxation(
     """
     C = point.into + point.out
     floor = 1e-12 * np.trace(C) * np.eye(len(C))  # a channel without weights has no rate
-    ratio, modes = eigh(point.noise_in + point.noise_out, C + floor)
+    ratio, modes = scipy.linalg.eigh(point.noise_in + point.noise_out, C + floor)
     kappa = 2 * weight_decay - eta * weight_decay**2
     rate = eta * (eta / batch * ratio.clip(0) + kappa)
     with np.errstate(divide="ignore"):

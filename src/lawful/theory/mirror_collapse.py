@@ -36,9 +36,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.sparse.linalg import LinearOperator, eigsh
 
 Array = NDArray[np.float64]
 
@@ -61,6 +60,8 @@ def least_curvature(hessian: Array | Callable[[Array], Array], O: Array) -> floa
     if k <= _DENSE:
         projected = np.stack([O.T @ times(column) for column in O.T], axis=1)
         return float(np.linalg.eigvalsh((projected + projected.T) / 2)[0])
+    from scipy.sparse.linalg import LinearOperator, eigsh  # here: it takes long to load
+
     operator = LinearOperator((k, k), matvec=lambda v: O.T @ times(O @ v), dtype=np.float64)
     start = np.random.default_rng(0).normal(size=k)
     return float(eigsh(operator, 1, which="SA", v0=start, return_eigenvectors=False)[0])
@@ -90,7 +91,7 @@ def critical_gamma_moving(critical_at: Callable[[float], float], low: float, hig
             f"the symmetric state is {state} at both low={low} and high={high}: "
             f"{'lower low' if ends[0] > 0 else 'raise high'}"
         )
-    return float(brentq(lambda gamma: gamma - critical_at(gamma), low, high, rtol=1e-10))
+    return float(scipy.optimize.brentq(lambda gamma: gamma - critical_at(gamma), low, high, rtol=1e-10))
 
 
 def global_gamma(loss: Array, loss_projected: Array, distance2: Array) -> float:

@@ -37,9 +37,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.integrate import solve_ivp
-from scipy.optimize import brentq
 
 Array = NDArray[np.float64]
 
@@ -149,7 +148,7 @@ def equilibrium(
         reach *= 2
     if reach >= farthest:
         return math.copysign(math.inf, change(0.0))
-    return float(brentq(change, -reach, reach, xtol=1e-15))
+    return float(scipy.optimize.brentq(change, -reach, reach, xtol=1e-15))
 
 
 def equilibrium_two_signs(
@@ -193,7 +192,7 @@ def orbit_path(
         return np.array([change / (2 * float(there.a**2 @ there.theta2))])
 
     span = (0.0, float(steps[-1]))
-    solved = solve_ivp(velocity, span, [0.0], "LSODA", steps, rtol=1e-8, atol=1e-10)
+    solved = scipy.integrate.solve_ivp(velocity, span, [0.0], "LSODA", steps, rtol=1e-8, atol=1e-10)
     return np.asarray(solved.y[0])
 
 

@@ -30,8 +30,8 @@ import warnings
 from dataclasses import astuple, dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize, nnls
 
 from ..estimators.uncertainty import interval as student
 
@@ -143,12 +143,12 @@ def projection(
     def solve(alpha: float, beta: float) -> tuple[float, Array]:
         columns = np.stack([np.ones_like(y), np.exp(-alpha * x[0]), np.exp(-beta * x[1])], 1)
         scale = columns.max(0)
-        coefficients, residual = nnls(columns / scale / loss[:, None], np.ones_like(y))
+        coefficients, residual = scipy.optimize.nnls(columns / scale / loss[:, None], np.ones_like(y))
         return residual, coefficients / scale
 
     tried = np.arange(0.02, 1.5, 0.02) if exponents is None else np.asarray(exponents, float)
     best = min(itertools.product(tried, tried), key=lambda pair: solve(*pair)[0])
-    polished = minimize(
+    polished = scipy.optimize.minimize(
         lambda p: solve(*p)[0], best, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-12}
     )
     E, A, B = solve(*polished.x)[1]
@@ -177,7 +177,7 @@ def _descend(start: Array, x: Array, y: Array, weights: Array) -> Array:
     # A term that the data do not show may run off: far enough to be seen, not to overflow.
     bounds = [(-600, 600)] * 3 + [(-5, 20)] * 2
     start = np.clip(start, *np.array(bounds, float).T)
-    found = minimize(value, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    found = scipy.optimize.minimize(value, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return np.asarray(found.x)
 
 
