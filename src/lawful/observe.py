@@ -42,7 +42,7 @@ from .instruments.distributed import ALONE, NoPen, ranks_of, sharded, unwrapped
 from .instruments.instrument import Reading, rates_of
 from .instruments.layers import Heads, LayerMoments, Unobserved, survey
 from .instruments.probe import Probe, Wants, run_probe
-from .instruments.readings import Label
+from .instruments.readings import Depth, Label
 from .instruments.steadiness import Steadiness
 from .instruments.tap import Scale, Tap
 from .instruments.work import Work
@@ -467,10 +467,6 @@ class Observation:
     # -- windows -------------------------------------------------------------------------------
 
     def _open_window(self) -> None:
-        if self._work.evidence_due:
-            self._guarded(
-                partial(self._read_owed, spectra=False)
-            )  # before the sums it needs are started anew
         self._opened_at = self.step
         self._open = True
         if self.probe is None:
@@ -510,20 +506,18 @@ class Observation:
             return
         self._read_layers(self._opened_at if self._consecutive else self.step)
 
-    def _read_layers(self, step: int) -> None:
+    def _read_layers(self, step: int, *, last: bool = False) -> None:
         self.layers.merge()
         try:
-            self._read_merged(step)
+            self._read_merged(step, last)
         finally:
             # The work of a reading is the first process's: it says when it can afford the next.
             next_window = self._work.not_before(self.layers, self.step)
             self._not_before = self.layers.ranks.say(next_window)
 
-    def _read_merged(self, step: int) -> None:
-        spectra = self._work.affords_spectra(self.layers, self.step)
-        readings, arrays, problems = self.layers.read(
-            step, exponents=self._work.first, spectra=spectra, decays=self._decays()
-        )
+    def _read_merged(self, step: int, last: bool) -> None:
+        depth = self._work.depth(self.layers, self.step, last=last)
+        readings, arrays, problems = self.layers.read(step, depth, decays=self._decays())
         for layer, message in problems:
             self._tell(layer, "warning", message)
         if not readings and not problems and self.ranks.first:
@@ -532,7 +526,7 @@ class Observation:
         rows = [Measurement(step, "", "overhead", self._work.overhead())]
         rows += [] if rates is None else _rate_rows(step, rates)
         self._write(step, [*readings, *rows], arrays)
-        self._work.read(self.layers, spectra=spectra, full=self.layers.full())
+        self._work.read(self.layers, depth, full=self.layers.full())
 
     def _read_probe(self) -> None:
         assert self.probe is not None
@@ -582,21 +576,22 @@ class Observation:
         elif self._open and merging and (self.layers.enough() or not self._work.settled):
             # Too few rows are read only when nothing better was. The optimiser has moved once
             # since the last batch of the window: `drift` says so.
-            self._read_layers(self._opened_at if self._consecutive else self.step)
+            self._read_layers(self._opened_at if self._consecutive else self.step, last=True)
         if self._layered and self.schedule.share is not None and self._opened_at == 0 < self.step:
             # No verdict needs the evidence of an untrained model.
             self._tell("", "info", _too_short(self.step, self.schedule.share))
         elif self._layered and self._work.affords_evidence(self.layers, self.step):
-            self._read_owed(spectra=self._work.affords_spectra(self.layers, self.step))
+            spectra = self._work.affords_spectra(self.layers, self.step)
+            self._read_owed(Depth.SPECTRA if spectra else Depth.EVIDENCE)
 
-    def _read_owed(self, *, spectra: bool) -> None:
+    def _read_owed(self, depth: Depth) -> None:
         """Take what the latest reading put off."""
         with self._work.timing():
-            owed = self.layers.read_owed(spectra=spectra)
+            owed = self.layers.read_owed(depth)
             if owed is not None:
                 step, rows, arrays = owed
                 self._write(step, rows, arrays)
-                self._work.decomposed(self.layers, spectra=spectra)
+                self._work.went_deeper(self.layers, depth)
 
     # -- the optimiser's numbers ---------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations
 
 from lawful.instruments.layers import LayerMoments, Part, parts, survey
 from lawful.instruments.maps import linear_maps
+from lawful.instruments.readings import Depth
 from lawful.instruments.tap import Scale
 
 
@@ -209,7 +210,7 @@ def reading(model: nn.Module, x: Tensor) -> tuple[dict[tuple[str, str], float], 
     layers = watching(model)
     model(x).square().mean().backward()
     layers.end_of_batch({p: (0.1, 0.01) for p in model.parameters()}, 1)
-    out, _, problems = layers.read(0, spectra=True, exponents=True, decays=True)
+    out, _, problems = layers.read(0, Depth.SPECTRA, decays=True)
     return {(m.layer, m.quantity): m.value for m in out}, problems
 
 
@@ -246,7 +247,7 @@ def test_zero_weights_give_no_number() -> None:
     layers = watching(model)
     (model(torch.randn(32, 4)) - 1.0).square().mean().backward()
     layers.end_of_batch({}, 1)
-    out, _, problems = layers.read(0, spectra=True, exponents=True, decays=False)
+    out, _, problems = layers.read(0, Depth.SPECTRA, decays=False)
     values = {m.quantity: m.value for m in out}
     assert problems == []
     assert values["weight_norm2"] == 0.0

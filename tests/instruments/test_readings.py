@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ from lawful.estimators.linear_map import Canonical, canonical, output_side
 from lawful.estimators.moments import Moments, moments
 from lawful.instruments.readings import (
     VIEW,
+    Depth,
     Label,
     alignment_readings,
+    deeper_readings,
     exponent_readings,
     permutation_readings,
-    spectral_readings,
     view,
 )
 from lawful.record import RELATIONS, VOCABULARY, Measurement
@@ -165,7 +167,7 @@ def test_degenerate_layers_are_nan_without_a_warning(what: str, dtype: torch.dty
     assert math.isnan(table["rga_b"].stderr)
     assert math.isnan(table["rga_a_haar"].value)
     assert "effective_samples" not in table
-    readings, arrays = spectral_readings(LABEL, m, c, seed=0)
+    readings, arrays = deeper_readings(LABEL, m, c, Depth.SPECTRA, seed=0)
     assert math.isnan(named(readings)["exponent_p"].value)
     assert named(readings)["directions"].value == 0
     assert arrays["singular_values"].shape == (4,)
@@ -182,7 +184,7 @@ def test_one_output_neuron(dtype: torch.dtype) -> None:
         for suffix in ("", "_plugin", "_centred", "_tracefree"):
             assert math.isnan(table[f"{relation}_b{suffix}"].value)
     assert math.isfinite(table["rga_a"].value)
-    readings, arrays = spectral_readings(LABEL, m, c, seed=0)
+    readings, arrays = deeper_readings(LABEL, m, c, Depth.SPECTRA, seed=0)
     assert not [q for q in named(readings) if q.endswith("_b_permutation")]
     assert arrays["view"].shape == (6, VIEW, VIEW)
 
@@ -196,8 +198,8 @@ def test_exponents_built_into_the_samples_are_read_back() -> None:
     s = torch.logspace(0, -1.2, 12, dtype=torch.float64)
     h, g = draw(3000, 12, seed=15) * s @ V.T, draw(3000, 12, seed=16) * s.sqrt() @ U.T
     m = moments(h, g)
-    readings, arrays = spectral_readings(
-        Label(0, "fc", 3000), m, canonical(m, (U * s) @ V.T), seed=0
+    readings, arrays = deeper_readings(
+        Label(0, "fc", 3000), m, canonical(m, (U * s) @ V.T), Depth.SPECTRA, seed=0
     )
     table = named(readings)
     for name, expected in (("exponent_p", 2), ("exponent_q", 1)):
@@ -213,7 +215,7 @@ def test_exponents_built_into_the_samples_are_read_back() -> None:
 def test_exponents_alone_are_those_among_the_spectra() -> None:
     m, c = layer()
     alone, arrays = exponent_readings(LABEL, m, c.W, seed=3)
-    table = named(spectral_readings(LABEL, m, c, seed=3)[0])
+    table = named(deeper_readings(LABEL, m, c, Depth.SPECTRA, seed=3)[0])
     assert {"exponent_p", "exponent_q", "directions", "rank_W"} <= set(named(alone))
     assert all(repr(table[x.quantity]) == repr(x) for x in alone)
     assert set(arrays) == {"singular_values", "power_H_a", "power_G_b"}
@@ -221,7 +223,7 @@ def test_exponents_alone_are_those_among_the_spectra() -> None:
 
 def test_spectra_are_falling_eigenvalues_in_single_precision() -> None:
     m, c = layer()
-    readings, arrays = spectral_readings(LABEL, m, c, seed=0)
+    readings, arrays = deeper_readings(LABEL, m, c, Depth.SPECTRA, seed=0)
     for name, M in (("H_a", c.a.M[0]), ("G_a", c.a.M[1]), ("H_b", c.b.M[0]), ("G_b", c.b.M[1])):
         spectrum = arrays[f"spectrum_{name}"]
         assert spectrum.dtype == np.float32
@@ -232,10 +234,25 @@ def test_spectra_are_falling_eigenvalues_in_single_precision() -> None:
     assert all(VOCABULARY[name].array for name in arrays)
 
 
+def test_what_is_deeper_holds_everything_before_it() -> None:
+    h, g = draw(200, 6, seed=21), draw(200, 5, seed=22)
+    m = moments(h, g)
+    taken = [
+        deeper_readings(LABEL, m, canonical(m, draw(5, 6, seed=23)), depth, seed=0)
+        for depth in Depth
+    ]
+    for (less, arrays), (more, further) in pairwise(taken):
+        assert {(r.quantity, r.value) for r in less} < {(r.quantity, r.value) for r in more}
+        assert set(arrays) <= set(further)
+    assert taken[0] == ([], {})
+
+
 def test_same_seed_same_readings_and_the_global_generator_rests() -> None:
     m, c = layer()
     state = torch.get_rng_state()
-    first, second, other = (spectral_readings(LABEL, m, c, seed=s)[0] for s in (1, 1, 2))
+    first, second, other = (
+        deeper_readings(LABEL, m, c, Depth.SPECTRA, seed=s)[0] for s in (1, 1, 2)
+    )
     assert repr(first) == repr(second) != repr(other)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -289,7 +306,7 @@ def test_view_shows_small_matrices_whole() -> None:
         torch.testing.assert_close(matrix[:4, :4], M / M.diagonal().max())
     assert shown[:, 4:].isnan().all()
     assert shown[:, :, 4:].isnan().all()
-    both = spectral_readings(LABEL, m, c, seed=0)[1]["view"]
+    both = deeper_readings(LABEL, m, c, Depth.SPECTRA, seed=0)[1]["view"]
     expected = torch.cat([view(c.a.M), view(c.b.M)]).float().numpy()
     np.testing.assert_array_equal(both, expected)
 

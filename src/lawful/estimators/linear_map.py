@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from .stream import symmetric_product
 
 @dataclass(frozen=True)
 class Canonical:
-    """The map h_b = W h_a + bias and its moments; each side is formed when it is asked for.
+    """The map h_b = W h_a + bias and its moments; each side is formed when first asked for.
 
     m: moments of (h_a, g_b); W: (d_b, d_a); bias: (d_b,) or None; in the dtype of the moments.
     """
@@ -33,7 +34,7 @@ class Canonical:
     W: Tensor
     bias: Tensor | None = None
 
-    @property
+    @cached_property
     def a(self) -> Side:
         """The input side: H_a, G_a = Wᵀ G_b W, Z_a = WᵀW."""
         m, W = self.m, self.W
@@ -44,7 +45,7 @@ class Canonical:
         mu, nu = m.h_sum / m.rows, m.g_sum @ W / m.rows
         return _side(M, mu, nu, m.kept_h, m.kept_g @ W, m)
 
-    @property
+    @cached_property
     def b(self) -> Side:
         """The output side: H_b = W H_a Wᵀ and what the bias adds, G_b, Z_b = W Wᵀ."""
         m, W, bias = self.m, self.W, self.bias
@@ -59,13 +60,13 @@ class Canonical:
         return _side(M, mu, m.g_sum / m.rows, h_b, m.kept_g, m)
 
     def sides(self) -> Iterator[tuple[str, Side]]:
-        """("a", side a), then ("b", side b), the second formed when the first is done with."""
+        """("a", side a), then ("b", side b)."""
         yield "a", self.a
         yield "b", self.b
 
 
 def canonical(m: Moments, W: Tensor, bias: Tensor | None = None) -> Canonical:
-    """The six matrices as means over rows, with their kept rows, one side at a time.
+    """The six matrices as means over rows, with their kept rows.
 
     W: (d_b, d_a); bias: (d_b,) or None; brought to the dtype of the moments.
 

@@ -12,10 +12,9 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,12 +26,11 @@ from ..record import RELATIONS, VOCABULARY, Measurement
 from .distributed import ALONE, Ranks, columns_held, gather, held, merge, sharded, whole
 from .maps import LinearMap, beside, inner_modules, linear_maps, why_not
 from .readings import (
+    Depth,
     Label,
     alignment_readings,
-    evidence_readings,
-    exponent_readings,
+    deeper_readings,
     permutation_readings,
-    spectral_readings,
 )
 from .steadiness import Steadiness
 from .tap import Hooks, Scale, Tap
@@ -209,7 +207,8 @@ class LayerMoments:
         self.batches = 0
         self._everywhere: list[int] = []  # rows of each tap in the window, over all processes
         self._weights: dict[str, tuple[Tensor, Tensor | None]] = {}
-        self._owed: int | None = None
+        self._owed: int | None = None  # the step of a reading that could go deeper
+        self._depth = Depth.ALIGNMENT
 
     # -- collecting ----------------------------------------------------------------------------
 
@@ -358,17 +357,16 @@ class LayerMoments:
 
     @torch.no_grad()
     def read(
-        self, step: int, *, exponents: bool, spectra: bool, decays: bool
+        self, step: int, depth: Depth, *, decays: bool
     ) -> tuple[list[Measurement], Arrays, list[tuple[str, str]]]:
         """Measure the window that just ended, at the weights as they are now.
 
-        exponents: take (p, q), one decomposition a layer; spectra: take them and all the others.
         Returns the measurements, the arrays, and problems as (layer, message): of all processes
         in the first one after `merge`, nothing in the others, whose shards of W it gathers.
         """
         weights = self._weights_now()
         try:
-            return self._read(step, weights, exponents=exponents, spectra=spectra, decays=decays)
+            return self._read(step, weights, depth, decays=decays)
         finally:
             for _ in weights:  # whatever happened here, the others wait for our shards
                 pass
@@ -387,13 +385,13 @@ class LayerMoments:
                 steady.reset()  # one layer at a time is held whole
 
     def _read(
-        self, step: int, weights: Iterator[tuple[Tensor, Tensor | None]], *, exponents: bool,
-        spectra: bool, decays: bool,
+        self, step: int, weights: Iterator[tuple[Tensor, Tensor | None]], depth: Depth, *,
+        decays: bool,
     ) -> tuple[list[Measurement], Arrays, list[tuple[str, str]]]:  # fmt: skip
         out: list[Measurement] = []
         arrays: Arrays = {}
         problems: list[tuple[str, str]] = []
-        self._weights, self._owed = {}, None
+        self._weights, self._owed, self._depth = {}, None, depth
         if not self.ranks.first:
             return out, arrays, problems
         for tap, steady, (W, bias) in zip(self.taps, self.steadiness, weights, strict=True):
@@ -412,21 +410,16 @@ class LayerMoments:
                 out.append(label.value("drift", steady.drift(W), math.nan))
                 out += steady.balance(label, W, decays=decays)
                 out += steady.cross(label, W, decays=decays)
-                self._read_map(tap, m, label, W, bias, out, arrays)
-                if exponents and not spectra:
-                    for label_, m_, c in self._pieces(tap, m, label, W, bias):
-                        out += exponent_readings(label_, m_, c.W, seed=self.seed)[0]
-                if spectra:
-                    self._decompose(spectral_readings, tap, m, label, W, bias, out, arrays)
-                else:
+                self._read_map(tap, m, label, (W, bias), depth, out, arrays)
+                if depth < Depth.SPECTRA:
                     self._weights[name] = W.clone(), None if bias is None else bias.clone()
                     self._owed = step
         return out, arrays, problems
 
     @torch.no_grad()
-    def read_owed(self, *, spectra: bool) -> tuple[int, list[Measurement], Arrays] | None:
-        """What the latest reading put off, None when nothing is owed; spectra only when wanted."""
-        if self._owed is None:
+    def read_owed(self, depth: Depth) -> tuple[int, list[Measurement], Arrays] | None:
+        """The latest reading once more, at this depth; None when it went as deep already."""
+        if self._owed is None or depth <= self._depth:
             return None
         out: list[Measurement] = []
         arrays: Arrays = {}
@@ -434,33 +427,33 @@ class LayerMoments:
             m = tap.stream.moments()
             if tap.map.name in self._weights and m is not None:
                 label = Label(self._owed, tap.map.name, m.clusters)
-                take = spectral_readings if spectra else evidence_readings
-                self._decompose(take, tap, m, label, *self._weights[tap.map.name], out, arrays)
+                for label_, m_, c in self._pieces(tap, m, label, *self._weights[tap.map.name]):
+                    self._go_deeper(label_, m_, c, depth, out, arrays)
         step, self._owed, self._weights = self._owed, None, {}
         return step, out, arrays
 
     def _read_map(
-        self, tap: Tap, m: Moments, label: Label, W: Tensor, bias: Tensor | None,
-        out: list[Measurement], arrays: Arrays,
+        self, tap: Tap, m: Moments, label: Label, weights: tuple[Tensor, Tensor | None],
+        depth: Depth, out: list[Measurement], arrays: Arrays,
     ) -> None:  # fmt: skip
-        for label_, m_, c in self._pieces(tap, m, label, W, bias):
+        for label_, m_, c in self._pieces(tap, m, label, *weights):
             if label_ is not label:
                 out += _counts(label_, m_, self.required(tap))
                 out += [replace(r, layer=label_.layer) for r in out if r.layer == label.layer
                         and r.quantity == "drift"]  # fmt: skip
             elif self.matrices:
-                arrays |= {(label.layer, q): a for q, a in _matrices(m, c, bias).items()}
+                arrays |= {(label.layer, q): a for q, a in _matrices(m, c, weights[1]).items()}
             out += _shape(label_, c.W)
             out += alignment_readings(label_, c.sides())
+            self._go_deeper(label_, m_, c, depth, out, arrays)
 
-    def _decompose(
-        self, take: Callable[..., Any], tap: Tap, m: Moments, label: Label,
-        W: Tensor, bias: Tensor | None, out: list[Measurement], arrays: Arrays,
+    def _go_deeper(
+        self, label: Label, m: Moments, c: Canonical, depth: Depth, out: list[Measurement],
+        arrays: Arrays,
     ) -> None:  # fmt: skip
-        for label_, m_, c in self._pieces(tap, m, label, W, bias):
-            readings, found = take(label_, m_, c, seed=self.seed)
-            out += readings
-            arrays |= {(label_.layer, q): a for q, a in found.items()}
+        readings, found = deeper_readings(label, m, c, depth, seed=self.seed)
+        out += readings
+        arrays |= {(label.layer, q): a for q, a in found.items()}
 
     def _pieces(
         self, tap: Tap, m: Moments, label: Label, W: Tensor, bias: Tensor | None

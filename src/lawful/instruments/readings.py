@@ -1,7 +1,7 @@
 """From the moments of one layer to its measurements: pure functions, no hooks.
 
-`alignment_readings` needs matrix products only and is taken at every measurement;
-`spectral_readings` decomposes W, H and G and is taken where that is affordable.
+`alignment_readings` needs matrix products only and is taken at every measurement; how much
+deeper one goes, up to decompositions of W, H and G, depends on what is affordable.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 import torch
@@ -24,6 +25,15 @@ from ..theory.fluctuation_dissipation import fit_from_products
 
 VIEW = 32
 PERMUTATIONS = 200
+
+
+class Depth(IntEnum):
+    """How deep a reading goes; what is deeper holds everything before it."""
+
+    ALIGNMENT = 0  # matrix products
+    EXPONENTS = 1  # a decomposition of W
+    EVIDENCE = 2  # the permutation null: no verdict holds without
+    SPECTRA = 3  # decompositions of H and G on both sides
 
 
 @dataclass(frozen=True)
@@ -142,36 +152,41 @@ def exponent_readings(
 
 def evidence_readings(
     label: Label, m: Moments, c: Canonical, *, seed: int
-) -> tuple[list[Measurement], dict[str, np.ndarray]]:
+) -> tuple[list[Measurement], dict[str, Tensor]]:
     """What verdicts need beyond the alignments: exponents and the permutation null."""
     out, arrays = exponent_readings(label, m, c.W, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     for name, side in c.sides():
         out += permutation_readings(label, name, side, generator)
-    return out, _on_host(arrays)
+    return out, arrays
 
 
 def spectral_readings(
     label: Label, m: Moments, c: Canonical, *, seed: int
-) -> tuple[list[Measurement], dict[str, np.ndarray]]:
-    """Exponents, ranks, spectra, the permutation null and a view of the six matrices."""
-    out, arrays = exponent_readings(label, m, c.W, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    views = []
+) -> tuple[list[Measurement], dict[str, Tensor]]:
+    """The evidence, the ranks and spectra of H and G, and a view of the six matrices."""
+    out, arrays = evidence_readings(label, m, c, seed=seed)
     for name, side in c.sides():
         for matrix, M in (("H", side.M[alignment.H]), ("G", side.M[alignment.G])):
             arrays[f"spectrum_{matrix}_{name}"] = _eigenvalues(M)
-        out += permutation_readings(label, name, side, generator)
-        views.append(view(side.M))
     H_b = arrays["spectrum_H_b"]
     out.append(label.value("rank_H_b", int(spectra.numerical_rank(H_b, 1e-4)), math.nan))
     out.append(label.value("entropy_rank_H_b", float(spectra.entropy_rank(H_b)), math.nan))
-    arrays["view"] = torch.cat(views)
-    return out, _on_host(arrays)
+    arrays["view"] = torch.cat([view(side.M) for _, side in c.sides()])
+    return out, arrays
 
 
-def _on_host(arrays: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: value.float().cpu().numpy() for name, value in arrays.items()}
+def deeper_readings(
+    label: Label, m: Moments, c: Canonical, depth: Depth, *, seed: int
+) -> tuple[list[Measurement], dict[str, np.ndarray]]:
+    """What this depth adds to the alignments: measurements, and arrays on the host."""
+    if depth is Depth.ALIGNMENT:
+        return [], {}
+    if depth is Depth.EXPONENTS:
+        return exponent_readings(label, m, c.W, seed=seed)[0], {}
+    take = evidence_readings if depth is Depth.EVIDENCE else spectral_readings
+    out, arrays = take(label, m, c, seed=seed)
+    return out, {name: value.float().cpu().numpy() for name, value in arrays.items()}
 
 
 def _eigenvalues(M: Tensor) -> Tensor:

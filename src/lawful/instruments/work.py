@@ -13,6 +13,7 @@ import time
 
 from ..schedule import Schedule
 from .layers import LayerMoments
+from .readings import Depth
 
 NEVER = 2**62
 
@@ -57,28 +58,39 @@ class Work:
         self._counted += layers.batch_work()
         self.planned = max(self.planned, layers.batches_needed())
 
-    def read(self, layers: LayerMoments, *, spectra: bool, full: bool) -> None:
+    def depth(self, layers: LayerMoments, step: int, *, last: bool = False) -> Depth:
+        """How deep the coming reading goes.
+
+        The first full window gets its evidence in any case, but under a share not one at
+        initialisation; the last reading where that is affordable; the first one the exponents, to
+        know where they came from.
+        """
+        if self.affords_spectra(layers, step):
+            return Depth.SPECTRA
+        trained = step > 0 or self.schedule.share is None
+        first_full = layers.full() and self._decompositions == 0
+        if trained and (first_full or (last and self.affords_evidence(layers, step))):
+            return Depth.EVIDENCE
+        return Depth.EXPONENTS if self.first else Depth.ALIGNMENT
+
+    def read(self, layers: LayerMoments, depth: Depth, *, full: bool) -> None:
         """One reading was taken; `full` says that its window had all the rows asked for."""
         self._counted += layers.reading_work()
-        if self.first:
+        if depth is Depth.EXPONENTS:
             self._counted += layers.exponents_work()
         self._readings += 1
         self.settled = self.settled or full
-        if spectra:
-            self.decomposed(layers, spectra=True)
+        self.went_deeper(layers, depth)
         self._window = self._spent / self._readings
 
-    def decomposed(self, layers: LayerMoments, *, spectra: bool) -> None:
+    def went_deeper(self, layers: LayerMoments, depth: Depth) -> None:
         """The evidence of a reading was taken, and perhaps its spectra."""
-        work = layers.evidence_work() + (layers.spectra_work() if spectra else 0.0)
+        if depth < Depth.EVIDENCE:
+            return
+        work = layers.evidence_work() + (layers.spectra_work() if depth is Depth.SPECTRA else 0.0)
         self._decompositions += 1
         self._spectral += work
         self._counted += work
-
-    @property
-    def evidence_due(self) -> bool:
-        """Whether a full window was read and nothing was ever decomposed."""
-        return self.settled and self._decompositions == 0
 
     @property
     def first(self) -> bool:

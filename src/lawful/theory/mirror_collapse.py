@@ -91,7 +91,9 @@ def critical_gamma_moving(critical_at: Callable[[float], float], low: float, hig
             f"the symmetric state is {state} at both low={low} and high={high}: "
             f"{'lower low' if ends[0] > 0 else 'raise high'}"
         )
-    return float(scipy.optimize.brentq(lambda gamma: gamma - critical_at(gamma), low, high, rtol=1e-10))
+    return float(
+        scipy.optimize.brentq(lambda gamma: gamma - critical_at(gamma), low, high, rtol=1e-10)
+    )
 
 
 def global_gamma(loss: Array, loss_projected: Array, distance2: Array) -> float:

@@ -143,7 +143,9 @@ def projection(
     def solve(alpha: float, beta: float) -> tuple[float, Array]:
         columns = np.stack([np.ones_like(y), np.exp(-alpha * x[0]), np.exp(-beta * x[1])], 1)
         scale = columns.max(0)
-        coefficients, residual = scipy.optimize.nnls(columns / scale / loss[:, None], np.ones_like(y))
+        coefficients, residual = scipy.optimize.nnls(
+            columns / scale / loss[:, None], np.ones_like(y)
+        )
         return residual, coefficients / scale
 
     tried = np.arange(0.02, 1.5, 0.02) if exponents is None else np.asarray(exponents, float)
@@ -177,7 +179,9 @@ def _descend(start: Array, x: Array, y: Array, weights: Array) -> Array:
     # A term that the data do not show may run off: far enough to be seen, not to overflow.
     bounds = [(-600, 600)] * 3 + [(-5, 20)] * 2
     start = np.clip(start, *np.array(bounds, float).T)
-    found = scipy.optimize.minimize(value, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    found = scipy.optimize.minimize(
+        value, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+    )
     return np.asarray(found.x)
 
 
