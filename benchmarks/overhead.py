@@ -149,7 +149,7 @@ def ratio(
 
 def memory(model: str, schedule: Callable[[], object] | None) -> float:
     """Peak resident MiB of a short run in a process of its own."""
-    with multiprocessing.get_context("fork").Pool(1) as pool:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak, (model, schedule is not None))
 
 

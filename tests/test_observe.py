@@ -825,6 +825,26 @@ def test_where_nearly_every_step_is_measured_half_of_a_batch_is_taken(tmp_path, 
     assert samples.iloc[-1] == pytest.approx(128 * measured / share)
 
 
+@pytest.mark.parametrize(("k", "share"), [(1, 2), (10, 2)])
+def test_of_sequences_half_the_positions_are_taken(tmp_path, k, share):
+    """Down to 512 rows; the samples stay as many as they are."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    x = torch.randn(64, 32, 4)
+    with lawful.observe(
+        model, tmp_path / "run", optimizer=optimizer, schedule=lawful.every(k), window=99999
+    ) as observation:
+        for _ in range(41):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+    measured = len(range(k, 41, k))
+    rows = [observation.run.series(q, "0")["value"] for q in ("samples", "clusters")]
+    assert [r.loc[0] for r in rows] == [2048, 64], "initialisation is measured whole"
+    assert [r.iloc[-1] for r in rows] == [2048 * measured / share, 64 * measured]
+
+
 def test_of_a_family_the_laws_of_simulated_worlds_are_left_out(tmp_path):
     """Named one by one they are taken; a family of nothing else is refused."""
     model = torch.nn.Linear(3, 2)

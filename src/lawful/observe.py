@@ -470,7 +470,11 @@ class Observation:
         self._opened_at = self.step
         self._open = True
         if self.probe is None:
-            self.layers.begin(thin=self.schedule.thin and self.step > 0)
+            trained = self.step > 0  # initialisation is measured whole
+            self.layers.begin(
+                half_positions=self.schedule.half_positions and trained,
+                half_samples=self.schedule.half_samples and trained,
+            )
             return
         with self._work.timing():
             for steady in self._balance:

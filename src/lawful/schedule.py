@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 
-THIN = 4  # strides below this measure so often that half a batch has to do
+OFTEN = 4  # strides below this measure so often that half of the samples have to do
 
 
 @dataclass
@@ -26,8 +26,9 @@ class Schedule:
     share:       of the training work that measuring may take, or None for no limit.
     timed:       True when the share is kept by the clock, False when by counted work.
     rows:        rows pooled in a window, in units of the layer's larger dimension.
-    thin:        take half of each batch: where nearly every step is measured, windows that pool
-                 many batches cost half as much and span twice as many.
+    half_positions: of sequences and images take half the positions, which tell less than as many
+                 samples would: a window costs half as much and spans twice as many batches.
+    half_samples: of plain samples take every other one, where nearly every step is measured.
     """
 
     name: str
@@ -36,7 +37,8 @@ class Schedule:
     share: float | None = None
     timed: bool = False
     rows: float = 4.0
-    thin: bool = False
+    half_positions: bool = False
+    half_samples: bool = False
     _coming: Iterator[int] = field(init=False, repr=False)
     _next: int | None = field(init=False, default=None)
 
@@ -58,7 +60,9 @@ class Schedule:
 
 
 def every(k: int) -> Schedule:
-    """Measure every k-th batch; a window pools 32·d rows of them, of k < 4 half of each batch.
+    """Measure every k-th batch; a window pools 32·d rows of them.
+
+    Of sequences and images half the positions are taken, of plain samples every other one if k < 4.
 
     >>> [t for t in range(10) if every(3).opens(t)]
     [0, 3, 6, 9]
@@ -66,8 +70,9 @@ def every(k: int) -> Schedule:
     if not isinstance(k, int) or k < 1:
         raise ValueError(f"every(k) needs a whole number of steps ≥ 1, got k={k!r}")
     return Schedule(
-        f"every({k})", partial(_multiples, k), consecutive=False, rows=32.0, thin=k < THIN
-    )
+        f"every({k})", partial(_multiples, k), consecutive=False, rows=32.0,
+        half_positions=True, half_samples=k < OFTEN,
+    )  # fmt: skip
 
 
 def log_spaced(n: int = 40, last: int = 10_000, *, share: float | None = None) -> Schedule:

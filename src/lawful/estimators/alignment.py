@@ -68,6 +68,11 @@ class Side:
     clusters: int
     positions: float
 
+    @cached_property
+    def forms(self) -> tuple[Forms, Forms]:
+        """`forms(self)`, which several numbers are made of."""
+        return forms(self)
+
 
 @dataclass(frozen=True)
 class Forms:
@@ -183,11 +188,7 @@ def norm_shares(side: Side) -> Array:
     A null that is sampled from the matrices themselves has their norms below the line; divided by
     the roots of two shares it is on the scale of a debiased α. NaN where nothing is left.
     """
-    M, (k, m) = side.M, side.x.shape[:2]
-    norms2 = torch.linalg.matrix_norm(M).double().square()
-    sums = [norms2.diag(), M.sum((1, 2)), M.diagonal(dim1=1, dim2=2).sum(1)]
-    no_influence = side.x.new_zeros((2, len(M), k, m))
-    p = _to_host(side, [*sums, no_influence, *_row_numbers(side.x, side.y)]).pearson
+    p = side.forms[0].pearson
     value, plugin = p.value.diagonal(), p.plugin.diagonal()
     known = (value > 0) & (plugin > 0)
     return np.where(known, value / np.where(known, plugin, 1.0), math.nan)

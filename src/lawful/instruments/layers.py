@@ -217,17 +217,17 @@ class LayerMoments:
         for tap in self.taps:
             tap.active = on
 
-    def begin(self, *, thin: bool = False) -> None:
+    def begin(self, *, half_positions: bool = False, half_samples: bool = False) -> None:
         """Open a window: the sums start from zero, and W is remembered.
 
-        thin: the window pools many batches, and takes half of each.
+        half_positions, half_samples: what a tap leaves out of each batch.
         """
         self.batches = 0
         self._everywhere = [0] * len(self.taps)
         self._weights, self._owed = {}, None
         for tap, steady in zip(self.taps, self.steadiness, strict=True):
             tap.begin()
-            tap.thin = thin
+            tap.half_positions, tap.half_samples = half_positions, half_samples
             steady.reset()
             if tap.map.kind != "embedding":
                 W = tap.map.weight()

@@ -61,7 +61,7 @@ def alignment_readings(label: Label, sides: Iterable[tuple[str, Side]]) -> list[
     raw: dict[str, Forms] = {}
     effective = math.inf
     for c, side in sides:
-        f, centred = alignment.forms(side)
+        f, centred = side.forms
         raw[c] = f
         out += _relations(label, c, f, centred)
         for name, which in (("H", alignment.H), ("G", alignment.G)):

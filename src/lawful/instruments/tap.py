@@ -77,9 +77,8 @@ class Tap:
 
     rows_cap: at most this many rows are taken from a batch, at positions drawn at random for
               each batch from a private generator; convolutions would cost more than training.
-    thin:      half of a batch is taken: of sequences and images half the positions, down to 512
-               rows; of plain samples every other one, down to 64. A window that pools many
-               batches then pools twice as many.
+    half_positions: of sequences and images half the positions are taken, down to 512 rows.
+    half_samples: of plain samples every other one is taken, down to 64.
     normalise: divide each row by its norm before it is summed.
     """
 
@@ -95,7 +94,7 @@ class Tap:
         self.map, self.scale, self.normalise = map, scale, normalise
         # The tensors of an attention module are brought to samples first before we see them.
         self.batch_dim = 0 if map.kind == "attention" else batch_dim
-        self.active = self.compiled = self.thin = False
+        self.active = self.compiled = self.half_positions = self.half_samples = False
         self._latest: tuple[int, int] | None = None
         self.problem = ""
         self.sampled = False
@@ -168,7 +167,7 @@ class Tap:
             batch = None if unbatched(self.map, g) else batch
             clusters, T = positions(self.map, g, batch, self.batch_dim)
             at, cap = None, self.rows_cap
-            if self.thin:
+            if self.half_positions:
                 cap = min(cap, max(THINNED, clusters * T // 2))
             if clusters * T > cap and T > 1:
                 self.sampled = True
@@ -176,7 +175,7 @@ class Tap:
                 at = torch.randperm(T, generator=self._generator)[:some].to(g.device)
             y = output_rows(self.map, g, batch, at, self.batch_dim)
             x = self._rows_of_h(self.map, h, batch, at, self.batch_dim)
-            if self.thin and T == 1 and clusters >= 2 * THINNED_SAMPLES:
+            if self.half_samples and T == 1 and clusters >= 2 * THINNED_SAMPLES:
                 self.sampled = True
                 first = (of_pass or 0) % 2  # the calls of one pass take the same samples
                 x, y = x[first::2], y[first::2]
