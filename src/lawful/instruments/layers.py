@@ -341,13 +341,18 @@ class LayerMoments:
         )
 
     def exponents_work(self) -> float:
-        """One eigendecomposition a layer and a bootstrap, which run like 11 d³."""
-        return sum(11.0 * min(t.map.d_a, t.map.d_b) ** 3 for t in self.taps)
+        """A decomposition of W, like 10 d³, its products with H, G and W, and a bootstrap."""
+        work = 0.0
+        for t in self.taps:
+            d_a, d_b = t.map.d_a, t.map.d_b
+            d = min(d_a, d_b)
+            work += 10.0 * d**3 + d * (2.0 * d_a * d_b + d_a**2 + d_b**2) + 1.3e8
+        return work
 
     def evidence_work(self) -> float:
-        """Exponents and permutation nulls, of which a draw runs like 29 d²."""
-        draws = sum(2900.0 * (t.map.d_a**2 + t.map.d_b**2) for t in self.taps)
-        return self.exponents_work() + draws
+        """Exponents and permutation nulls, whose Fourier transforms run like 1200 d²."""
+        nulls = sum(1200.0 * (t.map.d_a**2 + t.map.d_b**2) + 5e7 for t in self.taps)
+        return self.exponents_work() + nulls
 
     def spectra_work(self) -> float:
         """The eigenvalues of H and G on both sides, beyond the evidence."""
