@@ -114,6 +114,18 @@ def test_permutation_sample_agrees_with_its_exact_moments() -> None:
     assert float(sample.std()) == pytest.approx(float(std), rel=0.1)
 
 
+def test_the_tail_is_not_gaussian_where_neurons_differ_in_scale() -> None:
+    tails, normal = [], []
+    for seed in range(4):
+        scales = torch.randn(2, 512, generator=generator(seed), dtype=torch.float64).exp()
+        M = torch.diag_embed(scales.square())
+        mean, std = nulls.permutation_moments(*M)
+        tails.append(nulls.percentile(nulls.permutation_null(M, [(0, 1)], 2048, generator()), 99))
+        normal.append(mean + 2.33 * std)
+    assert float(torch.stack(tails).mean()) == pytest.approx(0.25, abs=0.02)
+    assert float(torch.stack(normal).mean()) == pytest.approx(0.17, abs=0.02)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(2, 8), st.floats(0.1, 50), st.floats(-5, 5), st.integers(0, 1000))
 def test_nulls_ignore_scale_and_a_constant(d: int, scale: float, shift: float, seed: int) -> None:
