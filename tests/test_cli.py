@@ -254,6 +254,7 @@ def test_a_damaged_record_is_one_sentence(command: str, run: Path) -> None:
     assert (result.exit_code, result.stdout) == (2, "")
     assert len(result.stderr.splitlines()) == 1
     assert "measurements.sqlite is damaged" in result.stderr
+    assert ".recover" in result.stderr
 
 
 def test_a_report_goes_into_a_folder_too(run: Path, tmp_path: Path) -> None:

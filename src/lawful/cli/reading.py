@@ -193,6 +193,8 @@ def watch(runs: tuple[Path, ...], host: str, port: int, token: str | None) -> No
 
     with refusals(Refusal, ImportError):
         follower = Follower(runs)
+        for absent in (root for root in runs if not root.exists()):
+            click.echo(f"{absent} is not there yet: it is followed as soon as it is", err=True)
         server = serve(follower, host, port, token)
     with follower, server, contextlib.suppress(KeyboardInterrupt):
         click.echo(address(server))

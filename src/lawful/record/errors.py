@@ -18,8 +18,8 @@ LOW_LEVEL = (OSError, sqlite3.Error, SafetensorError, ValueError, TypeError, Rec
 
 
 @contextmanager
-def explained(sentence: str) -> Iterator[None]:
-    """Turn a low-level failure of the block into `RecordError("<sentence>: <reason>")`.
+def explained(sentence: str, remedy: str = "") -> Iterator[None]:
+    """Turn a low-level failure of the block into `RecordError("<sentence>: <reason>; <remedy>")`.
 
     >>> with explained("cannot read run.json"):
     ...     raise FileNotFoundError(2, "No such file or directory")
@@ -30,4 +30,4 @@ def explained(sentence: str) -> Iterator[None]:
         yield
     except LOW_LEVEL as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise RecordError(f"{sentence}: {reason}") from error
+        raise RecordError(f"{sentence}: {reason}" + (f"; {remedy}" if remedy else "")) from error

@@ -56,7 +56,7 @@ def read_manifest(run: Path) -> dict[str, Any]:
     file = run / MANIFEST
     if not file.is_file():
         raise RecordError(f"{run} is not a run: it has no {MANIFEST}")
-    with explained(f"{file} is damaged or cut short"):
+    with explained(f"{file} is damaged or cut short", "put back a copy, or run it again"):
         manifest = json.loads(file.read_text(encoding="utf-8"))
     checked(manifest, file)
     return manifest

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 LONGEST = 2**20
 """Bytes of the longest name or message that is read."""
 
+SALVAGE = "if it was cut short, `sqlite3 FILE .recover` prints what can be saved"
+
 _MEASURED = {"value": "float64", "stderr": "float64", "n": "int64"}
 _COLUMNS = {"step": "int64", "layer": "str", "quantity": "str"} | _MEASURED
 _EVENT = {"step": "int64", "layer": "str", "kind": "str", "message": "str"}
@@ -231,7 +233,7 @@ class Run:
             (known(quantity).name, layer, *bound),
         )
         for step, value, stderr, n in rows:
-            with explained(f"{self.path / DATABASE} is damaged"):
+            with explained(f"{self.path / DATABASE} is damaged", SALVAGE):
                 return Measurement(
                     int(step), layer, quantity, _number(value), _number(stderr), int(n)
                 )
@@ -262,7 +264,10 @@ class Run:
         file = self.path / DATABASE
         if not file.is_file():
             raise RecordError(f"{self.path} is not a whole run: it has no {DATABASE}")
-        with explained(f"{file} is damaged or cannot be read"), closing(_connect(file)) as database:
+        with (
+            explained(f"{file} is damaged or cannot be read", SALVAGE),
+            closing(_connect(file)) as database,
+        ):
             yield database
 
 

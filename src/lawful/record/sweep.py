@@ -76,7 +76,7 @@ def read_sweep(path: Path) -> Sweep:
     file = path / SWEEP
     if not file.is_file():
         raise RecordError(f"{path} is not a sweep: it has no {SWEEP}")
-    with explained(f"{file} is damaged or cut short"):
+    with explained(f"{file} is damaged or cut short", "put back a copy, or sweep again"):
         document = json.loads(file.read_text(encoding="utf-8"))
         _check(document, _FORM, "it")
         for run in document["runs"]:
