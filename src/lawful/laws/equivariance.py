@@ -64,7 +64,8 @@ _PARTS = {
 
 def tolerance(run: Run, layer: str) -> float:
     """√ε of the precision in which the identities were measured; NaN when not known."""
-    return number(run, "identity_precision", layer) ** 0.5
+    eps = number(run, "identity_precision", layer)
+    return math.sqrt(eps) if eps >= 0 else math.nan
 
 
 def _precise(run: Run, layer: str) -> tuple[Condition, ...]:
