@@ -24,7 +24,7 @@ from ..record import Measurement
 from ..theory.fluctuation_dissipation import fit_from_products
 
 VIEW = 32
-PERMUTATIONS = 200
+PERMUTATIONS = 500  # of which five lie above the 99th percentile
 
 
 class Depth(IntEnum):
