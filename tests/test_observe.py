@@ -452,6 +452,31 @@ def test_every_third_step(tmp_path: Path) -> None:
     assert table(run, "samples") == [(0, 16), (34, 176)]
 
 
+def test_the_first_full_window_has_its_evidence_at_once(tmp_path: Path) -> None:
+    """Also a run that is killed later leaves verdicts."""
+    model = net()
+    optimizer = sgd(model)
+    with lawful.observe(
+        model, tmp_path / "run", optimizer=optimizer, schedule=lawful.every(1)
+    ) as observation:
+        for x, y in batches(17):
+            step(model, optimizer, x, y)
+        assert observation.run.at("rga_b_permutation", "2", 16) is not None
+
+
+@pytest.mark.parametrize("width", [4, 64])
+def test_the_default_measures_small_and_large_networks_again(tmp_path: Path, width: int) -> None:
+    """What is counted of a reading grows with a network as its training does."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 3))
+    optimizer = sgd(model)
+    x, y = torch.randn(256, 8), torch.randint(0, 3, (256,))
+    with lawful.observe(model, tmp_path / "run", optimizer=optimizer):
+        for _ in range(3000):
+            step(model, optimizer, x, y)
+    assert len(table(open_run(tmp_path / "run"), "samples")) >= 2
+
+
 def test_a_last_window_of_too_few_rows_does_not_cover_up_a_full_one(tmp_path: Path) -> None:
     """One batch of 16 rows is short of 4·d = 32: the full window stays the latest word."""
     run = recorded(tmp_path, lawful.every(1), 18)

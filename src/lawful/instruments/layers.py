@@ -341,17 +341,13 @@ class LayerMoments:
         )
 
     def exponents_work(self) -> float:
-        """A decomposition of W, like 10 d³, its products with H, G and W, and a bootstrap."""
-        work = 0.0
-        for t in self.taps:
-            d_a, d_b = t.map.d_a, t.map.d_b
-            d = min(d_a, d_b)
-            work += 10.0 * d**3 + d * (2.0 * d_a * d_b + d_a**2 + d_b**2) + 1.3e8
-        return work
+        """A decomposition of W, which runs like 10 d³, and its products with H, G and W."""
+        sizes = [(t.map.d_a, t.map.d_b) for t in self.taps]
+        return sum(10.0 * min(a, b) ** 3 + min(a, b) * (a + b) ** 2 for a, b in sizes)
 
     def evidence_work(self) -> float:
-        """Exponents and permutation nulls, whose Fourier transforms run like 1200 d²."""
-        nulls = sum(1200.0 * (t.map.d_a**2 + t.map.d_b**2) + 5e7 for t in self.taps)
+        """Exponents and permutation nulls, whose Fourier transforms run like 1500 d²."""
+        nulls = sum(1500.0 * (t.map.d_a**2 + t.map.d_b**2) for t in self.taps)
         return self.exponents_work() + nulls
 
     def spectra_work(self) -> float:
