@@ -50,9 +50,28 @@ class Band:
         return self.low <= self.read(run) <= self.high
 
 
-def setting(default: Any, help: str, choices: tuple[Any, ...] = ()) -> Any:
-    """A field of a settings class: its default, one sentence, and its choices if few."""
-    return field(default=default, metadata={"help": help, "choices": choices})
+def _least(default: Any) -> float:
+    """The least value a setting takes, by its default: counts stay counts, sizes stay sizes.
+
+    >>> _least(16), _least(0), _least(0.1), _least((-3.0, 2.0)), _least("auto")
+    (1, 0, 0, -inf, -inf)
+    """
+    numbers = default if isinstance(default, tuple) else (default,)
+    if isinstance(numbers[0], bool | str) or min(numbers) < 0:
+        return -math.inf
+    return 1 if isinstance(numbers[0], int) and min(numbers) >= 1 else 0
+
+
+def setting(
+    default: Any, help: str, choices: tuple[Any, ...] = (), *, least: float | None = None
+) -> Any:
+    """A field of a settings class: its default, one sentence, its choices if few, its least value.
+
+    least: left out, the default tells (`_least`).
+    """
+    if least is None:
+        least = _least(default)
+    return field(default=default, metadata={"help": help, "choices": choices, "least": least})
 
 
 @dataclass(frozen=True)
@@ -236,7 +255,7 @@ def parse(settings: type[Settings], pair: str) -> tuple[str, Any]:
     choices = known[key].metadata["choices"]
     if choices and value not in choices:
         raise ValueError(f"setting {key}={text!r}: use one of {', '.join(map(str, choices))}")
-    fault = _out_of_range(value, _least(known[key].default))
+    fault = _out_of_range(value, known[key].metadata["least"])
     if fault:
         raise ValueError(f"setting {key}={text!r}: {fault}")
     return key, value
@@ -298,18 +317,6 @@ def _convert(text: str, kind: Any) -> Any:
     if kind == tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     return kind(text)
-
-
-def _least(default: Any) -> float:
-    """The least value a setting takes, by its default: counts stay counts, sizes stay sizes.
-
-    >>> _least(16), _least(0), _least(0.1), _least((-3.0, 2.0)), _least("auto")
-    (1, 0, 0, -inf, -inf)
-    """
-    numbers = default if isinstance(default, tuple) else (default,)
-    if isinstance(numbers[0], bool | str) or min(numbers) < 0:
-        return -math.inf
-    return 1 if isinstance(numbers[0], int) and min(numbers) >= 1 else 0
 
 
 def _out_of_range(value: Any, least: float) -> str:

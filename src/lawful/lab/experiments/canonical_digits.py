@@ -43,7 +43,7 @@ class Digits(Settings):
     weight_decay: float = setting(1e-2, "γ, as in torch.optim.SGD.")
     learning_rate: float = setting(0.1, "η.")
     batch: int = setting(16, "Batch size.")
-    steps: int = setting(20_000, "Optimiser steps.")
+    steps: int = setting(20_000, "Optimiser steps; 0 measures the initialisation.", least=0)
     width: int = setting(64, "Units in a hidden layer.")
     depth: int = setting(5, "Hidden layers.")
     activation: str = setting("tanh", "tanh, relu, gelu or linear.")
