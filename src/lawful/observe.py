@@ -269,11 +269,6 @@ class Observation:
                     tap.problem = "a compiled nn.MultiheadAttention does not show its projections"
                 tap.prepare()
             self.layers.hooks.place()
-        if any(map(sharded, self.model.parameters())):
-            followed = [w for w in self._watches if not isinstance(w.instrument, panel.Charges)]
-            if len(followed) < len(self._watches):
-                self._watches = followed
-                self._tell("", "warning", "charges are not followed where weights lie in shards")
         if self._compiled and self._watches:
             self._watches = []
             self._tell("", "warning", "gradient noise and charges are not seen in a compiled model")

@@ -246,7 +246,7 @@ class Batch:
     shown:   (sources, 2) Σ uᵀG_sv and its scatter Σ (uᵀG_sv)².
     applied: (maps,) uᵀ(∂L/∂W)v of the gradient on the parameter; NaN where there is none.
 
-    All but the last, which every process has, add up over the processes.
+    All but the last, which the first process knows, add up over the processes.
     """
 
     totals: list[Tensor]
