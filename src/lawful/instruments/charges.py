@@ -155,6 +155,11 @@ class Charges:
         self._watching = False
         self._told: set[tuple[str, str]] = set()
 
+    @property
+    def names(self) -> list[str]:
+        """Of the symmetries that are followed."""
+        return [account.form.name for account in self.accounts]
+
     # -- the protocol --------------------------------------------------------------------------
 
     def place(self) -> None:

@@ -292,7 +292,7 @@ class SampleGradients:
         self.sources: list[Source] = [*self.maps, *self.norms]
         found = {p for s in self.sources for p in s.parameters}
         for parameter in table.keys() - found - {""}:
-            self.problems[parameter] = "no linear map or known normalisation uses it"
+            self.problems.setdefault(parameter, "no linear map or known normalisation uses it")
         for parameter in found & {n for n, k in uses.items() if k > 1}:
             self.problems[parameter] = "several modules share it"
         self.taps = [RowTap(s, scale, seed, batch_dim) for s in self.maps]
@@ -302,14 +302,15 @@ class SampleGradients:
     def _find(
         self, name: str, module: nn.Module, names: dict[nn.Parameter, str], table: _Table, seed: int
     ) -> None:
-        try:
-            maps = linear_maps(name, module)
-        except (TypeError, ValueError):
-            return
-
         def wanted(p: nn.Parameter | None) -> str | None:
             found = None if p is None else names.get(p)
             return found if found in table else None
+
+        try:
+            maps = linear_maps(name, module)
+        except (TypeError, ValueError) as reason:
+            self.problems |= {n: str(reason) for p in module.parameters() if (n := wanted(p))}
+            return
 
         for map in maps:
             weight, bias = wanted(map.parameter), wanted(_bias_of(map)[0])
