@@ -75,7 +75,7 @@ class SampleSums:
         if self.wants_hebbian:
             rows = h.flatten(0, 1)
             if sharded(self.map.parameter):
-                M = inputs(rows)
+                M = inputs(widened(rows))
             else:
                 M = hebbian(widened(self.map.weight()), self.map.bias(), rows)
             self.hebbian = sign * M if self.hebbian is None else self.hebbian + sign * M
