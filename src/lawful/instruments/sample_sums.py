@@ -49,6 +49,7 @@ class SampleSums:
         again: of the samples of the last call, whose gradients then add before they are squared.
         The first time a map does that, its earlier rows are gone and the step does not count.
         """
+        h = widened(h)  # of half precision, which g is brought from as well
         self.u, self.v = self.u.to(h), self.v.to(h)
         if again and not self._held:
             self.repeats = self.broken = True
@@ -75,7 +76,7 @@ class SampleSums:
         if self.wants_hebbian:
             rows = h.flatten(0, 1)
             if sharded(self.map.parameter):
-                M = inputs(widened(rows))
+                M = inputs(rows)
             else:
                 M = hebbian(widened(self.map.weight()), self.map.bias(), rows)
             self.hebbian = sign * M if self.hebbian is None else self.hebbian + sign * M
