@@ -125,8 +125,8 @@ class GradientNoise:
             self._add_hebbian()
         gathered = (layer.gathered(rates, fully=fully) for layer in self.layers)
         try:
-            for layer, found in zip(self.layers, gathered, strict=True):
-                layer.before(at, rates, divisor, found, fully=fully)
+            for layer in self.layers:  # one is held whole at a time
+                layer.before(at, rates, divisor, next(gathered), fully=fully)
         finally:
             for _ in gathered:  # whatever happened here, the others wait for our shards
                 pass
