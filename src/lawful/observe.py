@@ -105,7 +105,8 @@ def observe(
                 (default: the schedule's, 4 or more). Below 4 no law calls anything settled.
     heads:      {glob: number of heads} or {glob: {name: slice}} to read projections by head.
     symmetries: of the model, as `lawful.symmetries(model, x, loss)` finds them, for the laws that
-                need them; left out, they are found with the first batch of the probe.
+                need them; left out, they are found with the first batch of the probe. Find them
+                before `fully_shard`, on the same samples in every process.
     accumulation: micro-batches whose mean is one step, when the loss is divided by them.
     scaler:     the `GradScaler`, if one is used.
     batch_dim:  which dimension of the inputs counts samples (1 for sequence-first models).
@@ -246,6 +247,12 @@ class Observation:
 
     def __enter__(self) -> Observation:
         self.ranks.meet()
+        charges = [w.instrument for w in self._watches if isinstance(w.instrument, panel.Charges)]
+        if not self.ranks.agree([name for c in charges for name in c.names]):
+            raise ValueError(
+                "symmetries=: the processes hold different ones, and add up what they show: find "
+                "them at the same weights, on the same samples, in every process"
+            )
         self._writer = NoPen()
         written = self.ranks.lead(
             lambda: RunWriter.create(self.out, self._manifest(), resume=self.resume)
@@ -269,11 +276,6 @@ class Observation:
                     tap.problem = "a compiled nn.MultiheadAttention does not show its projections"
                 tap.prepare()
             self.layers.hooks.place()
-        if any(map(sharded, self.model.parameters())):
-            followed = [w for w in self._watches if not isinstance(w.instrument, panel.Charges)]
-            if len(followed) < len(self._watches):
-                self._watches = followed
-                self._tell("", "warning", "charges are not followed where weights lie in shards")
         if self._compiled and self._watches:
             self._watches = []
             self._tell("", "warning", "gradient noise and charges are not seen in a compiled model")

@@ -12,6 +12,7 @@ import signal
 import sys
 import warnings
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,6 +30,13 @@ NOISY = {
     "noise of a sum": {"reduction": "sum"},
     "noise that fails": {"fails": True},
     "noise of uneven shares": {"uneven": True},
+}
+SGD = partial(torch.optim.SGD, lr=0.05, weight_decay=1e-2)
+CHARGED = {  # how the weights move, and how often it is looked at
+    "decay": (partial(SGD, foreach=True), 2),
+    "momentum": (partial(SGD, momentum=0.9), 1),
+    "clipped by value": (SGD, 1),
+    "Adam": (partial(torch.optim.Adam, lr=0.01), 1),
 }
 SCHEDULES = {
     "at": lambda: lawful.at([0, 4]),
@@ -176,6 +184,27 @@ def train_with_noise(
             optimizer.step()
 
 
+def train_with_charges(kind: str, out: Path, *, rank: int = 0, size: int = 1) -> None:
+    """The charges of one model under several optimisers, each in a run of its own."""
+    sample_gradients.SHARE = 1e9
+    found = lawful.symmetries(rescalable(), points(0), F.cross_entropy)
+    for how, (optimizer_of, every) in CHARGED.items():
+        model = rescalable()
+        model = spread(model, kind, [model[0], model[3], model[6]])  # type: ignore[index]
+        optimizer = optimizer_of(model.parameters())
+        with lawful.observe(
+            model, out / how, "symmetry", optimizer=optimizer, schedule=lawful.every(every),
+            symmetries=found,
+        ):  # fmt: skip
+            for step in range(10 * every):
+                x, y = (t.chunk(size)[rank] for t in points(step))
+                optimizer.zero_grad()
+                F.cross_entropy(model(x), y).backward()
+                if how == "clipped by value":
+                    nn.utils.clip_grad_value_(model.parameters(), 0.01)
+                optimizer.step()
+
+
 def broken(*_: object, **__: object) -> None:
     raise ArithmeticError("a failure of ours, in one process")
 
@@ -187,7 +216,9 @@ def main(kind: str, out: str, how: str = "at") -> None:
     warnings.simplefilter("ignore", lawful.LawfulWarning)
     where = {"rank": dist.get_rank(), "size": dist.get_world_size()}
     try:
-        if how in NOISY:
+        if how == "charges":
+            train_with_charges(kind, Path(out), **where)
+        elif how in NOISY:
             train_with_noise(kind, Path(out), **where, **NOISY[how])  # type: ignore[arg-type]
         else:
             train(kind, Path(out), how, **where)

@@ -107,11 +107,28 @@ def mixed_conv():
     )
 
 
+class Attending(nn.Module):
+    """The packed attention of torch, whose output projection is applied without a call."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x):
+        return self.attention(x, x, x, need_weights=False)[0].mean(1)
+
+
+def sentences(n=6):
+    g = torch.Generator().manual_seed(0)
+    return torch.randn(n, 3, 4, generator=g, dtype=torch.float64), torch.arange(n) % 4
+
+
 WORLDS = {
     **{name: world for name, world in MODELS.items() if name not in ("tanh", "BN")},
     "conv": (conv, images, F.cross_entropy),
     "conv, mixed": (mixed_conv, images, F.cross_entropy),
     "BN, evaluated": (frozen_norm, points, F.cross_entropy),
+    "attention module": (Attending, sentences, F.cross_entropy),
 }  # fmt: skip
 
 

@@ -97,13 +97,15 @@ def alone_with_noise(out: Path, **how: Any) -> lawful.Run:
     return lawful.open_run(out)
 
 
-def assert_same_noise(one: lawful.Run, several: lawful.Run, *, beyond: set[str]) -> None:
+def assert_same_noise(
+    one: lawful.Run, several: lawful.Run, *, beyond: set[str], rows: int = 400
+) -> None:
     """Every number of gradient noise and charges; several processes are micro-batches besides."""
     key = ["step", "layer", "quantity"]
     a, b = (r.table().set_index(key) for r in (one, several))
     assert {q for _, _, q in b.index.difference(a.index)} == beyond
     assert not len(a.index.difference(b.index))
-    assert len(a) > 400
+    assert len(a) > rows
     b = b.loc[a.index]
     for column in ("value", "stderr", "n"):
         np.testing.assert_allclose(a[column], b[column], rtol=1e-5, atol=1e-9, err_msg=column)
@@ -128,39 +130,44 @@ def test_gradient_noise_and_charges_of_two_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "how", "parts"), [(4, "noise", 4), (2, "noise in parts", 4)])
+@pytest.mark.parametrize(
+    ("processes", "kind", "how"),
+    [(4, "ddp", "noise"), (2, "ddp", "noise in parts"), (2, "fsdp", "noise in parts")],
+)
 def test_processes_are_as_many_micro_batches(
-    processes: int, how: str, parts: int, tmp_path: Path
+    processes: int, kind: str, how: str, tmp_path: Path
 ) -> None:
-    one = alone_with_noise(tmp_path / "one", parts=parts)
-    assert torchrun(processes, "ddp", tmp_path / "run", how) == 0
+    one = alone_with_noise(tmp_path / "one", parts=4)
+    assert torchrun(processes, kind, tmp_path / "run", how) == 0
     assert_same_noise(one, lawful.open_run(tmp_path / "run"), beyond=set())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("processes", "kind"), [(3, "fsdp"), (4, "hsdp")])
-def test_gradient_noise_of_shards(processes: int, kind: str, tmp_path: Path) -> None:
-    """All but Hebb's cosine, which needs W while a gradient arrives."""
+def test_gradient_noise_and_charges_of_shards(processes: int, kind: str, tmp_path: Path) -> None:
     one = alone_with_noise(tmp_path / "one")
     assert torchrun(processes, kind, tmp_path / "run", "noise") == 0
-    run = lawful.open_run(tmp_path / "run")
-    told = set(run.events().message) - set(one.events().message)
-    assert told == {
-        "charges are not followed where weights lie in shards",
-        "no Hebbian cosine of weights in shards",
-    }
-    key = ["step", "layer", "quantity"]
-    noise = one.table(layer=["", *(x["name"] for x in one.manifest["layers"])])
-    noise = noise[~noise.quantity.str.startswith("hebbian") & noise.step.isin((32, 36))]
-    a, b = noise.set_index(key), run.table().set_index(key)
-    assert {"virial_step", "noise_scale", "gradient_balance"} <= set(noise.quantity)
-    assert set(a.index) == set(b.index)
-    for column in ("value", "stderr", "n"):
-        np.testing.assert_allclose(
-            a[column], b.loc[a.index][column], rtol=1e-5, atol=1e-9, err_msg=column
-        )
-    neurons = [r.array("balance_neurons", layer="4", step=32) for r in (one, run)]
-    np.testing.assert_allclose(*neurons, rtol=1e-5)
+    assert_same_noise(one, lawful.open_run(tmp_path / "run"), beyond=MICRO)
+
+
+def test_charges_of_shards_are_kept_and_broken_as_in_one_process(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", lawful.LawfulWarning)
+        patch.setattr(sample_gradients, "SHARE", sample_gradients.SHARE)
+        data_parallel.train_with_charges("single", tmp_path / "one")
+    assert torchrun(2, "fsdp", tmp_path / "run", "charges") == 0
+    worst = {}
+    for how in data_parallel.CHARGED:
+        one, run = (lawful.open_run(tmp_path / which / how) for which in ("one", "run"))
+        assert_same_noise(one, run, beyond=set(), rows=60)
+        left = run.table(quantity="charge_residual")
+        worst[how] = left[~left.layer.str.startswith("scale")].value.max()  # but for a norm's ε
+        budget = {v.status for v in lawful.test(run, "charge_budget")} - {"out of regime"}
+        holds = how in ("decay", "momentum")
+        assert budget == ({"holds"} if holds else set() if how == "Adam" else {"violated"})
+        assert ("charge_noise" in set(run.table().quantity)) == (how != "clipped by value")
+    assert max(worst["decay"], worst["momentum"]) < 1e-12
+    assert min(worst["clipped by value"], worst["Adam"]) > 1e-4
 
 
 @pytest.mark.slow
@@ -190,8 +197,9 @@ def test_uneven_shares_have_noise_and_charges_but_not_the_noise_of_charges(tmp_p
 
 
 @pytest.mark.slow
-def test_noise_that_fails_in_one_process_is_given_up_in_all(tmp_path: Path) -> None:
-    assert torchrun(2, "ddp", tmp_path / "run", "noise that fails") == 0  # and does not hang
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_noise_that_fails_in_one_process_is_given_up_in_all(kind: str, tmp_path: Path) -> None:
+    assert torchrun(2, kind, tmp_path / "run", "noise that fails") == 0  # and does not hang
     run = lawful.open_run(tmp_path / "run")
     told = run.events().message.tolist()
     assert sum("1 of 2 processes could not take a batch in" in m for m in told) == 2
@@ -314,7 +322,23 @@ def test_a_model_that_is_not_wrapped_is_trained_alone() -> None:
     assert unwrapped(torch.compile(model, backend="eager")) is model  # type: ignore[arg-type]
     assert ALONE.total([3, 4]) == [3, 4]
     assert ALONE.lead(lambda: 5) == 5
+    assert ALONE.agree(["a symmetry"])
     assert ALONE.keep == KEEP_CLUSTERS
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_processes_that_hold_different_symmetries_find_it_out(
+    same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[Tensor] = []
+
+    def largest(mine: Tensor, op: object, group: object) -> None:
+        said.append(mine.clone())
+        mine.copy_(torch.stack(said).amax(0))
+
+    monkeypatch.setattr(dist, "all_reduce", largest)
+    Ranks(0, 2).agree(["rescaling of 0, 2", "GL of 3, 4"])
+    assert Ranks(1, 2).agree(["rescaling of 0, 2", "GL of 3, 4"][: 2 if same else 1]) is same
 
 
 def test_the_step_that_can_be_afforded_is_told_in_advance() -> None:

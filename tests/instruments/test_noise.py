@@ -124,6 +124,19 @@ def test_unbiased_over_500_batches(build, micro):
 
 
 @pytest.mark.parametrize("build", [mlp, conv, Tokens])
+def test_half_precision_shows_the_same_noise_as_double(build):
+    torch.manual_seed(3)
+    model = build().double()
+    x, y = data(model, 64)
+    _, exact = observe(model, [(x, y)])
+    x = x.bfloat16() if x.is_floating_point() else x
+    _, rounded = observe(model.bfloat16(), [(x, y)])
+    assert set(rounded) == set(exact)
+    for name in [k for k in exact if k[1] in ("noise_trace", "gradient_power", "hebbian_cosine")]:
+        assert rounded[name].value == pytest.approx(exact[name].value, rel=0.05, abs=0.01), name
+
+
+@pytest.mark.parametrize("build", [mlp, conv, Tokens])
 def test_one_batch_is_the_definition_to_the_last_digit(build):
     model = build().double()
     x, y = data(model, 8)

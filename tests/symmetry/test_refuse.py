@@ -44,7 +44,14 @@ def quantised():
     return model
 
 
+def in_shards():
+    model = net()
+    model[1].weight.full_tensor = None
+    return model
+
+
 REFUSED = {
+    "shards": (in_shards, "parameter 1.weight lies in shards on several processes; find the"),
     "dropout": (lambda: net(nn.Dropout(0.1)), "dropout p=0.1 is active in 1"),
     "dropout in attention": (
         lambda: nn.MultiheadAttention(4, 2, dropout=0.2),

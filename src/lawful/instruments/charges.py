@@ -14,7 +14,8 @@ The push gᵀAg is split into noise and mean, E[gᵀAg] = Tr[Σ₁A]/S + ḡᵀA
 per-sample gradients (`sample_gradients`): (mean_s g_sᵀAg_s − g_BᵀAg_B)·n/(n−1), unbiased, averaged
 over the batches of a window; of a sum over S samples, or after clipping by a factor c, the noise
 enters the push S² or c² times. Processes that share a batch out have θ and g in common, and add up
-their samples' part. The norms of a window and the noise of all windows in the latter
+their samples' part; where θ and g lie in shards they are gathered at each measured step, and the
+first process keeps the books. The norms of a window and the noise of all windows in the latter
 half of the run so far (16 at most) give the noise equilibrium
 (`theory.noise_equilibrium`, `theory.gl_equilibrium`): the shift λ* along the orbit that is
 still to go, the charge there, and the steps it takes.
@@ -41,7 +42,7 @@ from ..theory.gl_equilibrium import GLPoint, gl_equilibrium, gl_relaxation
 from ..theory.momentum_charge import Momentum, quadratic_step
 from ..theory.noise_equilibrium import Orbit, equilibrium, relaxation_steps
 from .charge_form import ChargeForm, Moments, Squares, charge_forms
-from .distributed import ALONE, Ranks, added
+from .distributed import ALONE, Ranks, added, sharded, whole
 from .instrument import Rates, Reading
 from .sample_gradients import Batch, SampleGradients
 from .tap import Scale
@@ -114,6 +115,9 @@ class Charges:
     seed:       of the sampling of rows; the run's random state is never touched.
     tolerance:  largest violation of a symmetry that is still followed.
     ranks:      the processes that share the batches out; the first one's reading is of them all.
+                Of a model in shards find the symmetries before `fully_shard`: names stay as they
+                are. Of the tensors that they move, the first process then holds θ and g whole for
+                the length of a measured step.
 
     The optimiser is plain SGD or heavy-ball SGD for the account to be exact; with momentum a
     window needs two consecutive batches. A BatchNorm in training mode makes samples depend on
@@ -139,6 +143,7 @@ class Charges:
         self.accounts = [Account(form) for form in forms]
         moved = {name for form in forms for name in form.parameters}
         self.parameters = {n: p for n, p in model.named_parameters() if n in moved}
+        self._in_shards = any(map(sharded, self.parameters.values()))
         wanted = [(a, f.family.size) for f in forms for a in f.actions]
         self.samples = SampleGradients(
             model, wanted, scale, seed=seed, batch_dim=batch_dim, ranks=ranks
@@ -149,6 +154,11 @@ class Charges:
         self._seen = self._taken = 0
         self._watching = False
         self._told: set[tuple[str, str]] = set()
+
+    @property
+    def names(self) -> list[str]:
+        """Of the symmetries that are followed."""
+        return [account.form.name for account in self.accounts]
 
     # -- the protocol --------------------------------------------------------------------------
 
@@ -168,21 +178,29 @@ class Charges:
     @torch.no_grad()
     def before(self, step: int, rates: Mapping[nn.Parameter, Rates], divisor: float) -> None:
         """Charges, gradient forms and noise of the step that is about to be taken."""
-        theta = {n: p.detach() for n, p in self.parameters.items()}
-        grads = {
-            n: p.grad if isinstance(divisor, float) and divisor == 1.0 else p.grad / divisor
-            for n, p in self.parameters.items()
-            if p.grad is not None
-        }
-        same = self._versions == {n: p._version for n, p in self.parameters.items()}
-        squares, gradients = Squares(theta), Squares(grads, exact=False)
         self._seen += 1
-        if self._watching:
-            self._batches.append(self.samples.close(grads))
         self._old = {}
         for account in self.accounts:
-            form = account.form
             account.now = None
+        # Gathered before anything can fail: the others would wait for a process that did not come.
+        held = self.parameters.items()
+        theta = self._gathered({n: p.detach() for n, p in held})
+        grads = self._gathered({n: p.grad for n, p in held if p.grad is not None})
+        if not isinstance(divisor, float) or divisor != 1.0:
+            grads = {n: g / divisor for n, g in grads.items()}
+        if self._watching:
+            self._batches.append(self.samples.close(grads))
+            self.samples.begin()
+        if self.ranks.first:
+            self._open(theta, grads, rates)
+        self._taken += 1
+
+    def _open(self, theta: Mapping, grads: Mapping, rates: Mapping[nn.Parameter, Rates]) -> None:
+        """Write down what is known before the step."""
+        same = not self._in_shards and self._versions == self._versions_now()
+        squares, gradients = Squares(theta), Squares(grads, exact=False)
+        for account in self.accounts:
+            form = account.form
             account.problem = self._impossible(form, rates, grads)
             if account.problem:
                 if self._watching:
@@ -203,14 +221,13 @@ class Charges:
                 account.radial = _radial(form, now, theta, grads)
             if self._watching:
                 account.gradients.append(now.gradient)
-        if self._watching:
-            self.samples.begin()
-        self._taken += 1
 
     @torch.no_grad()
     def after(self, step: int) -> None:
         """Close the books of the step."""
-        theta = {n: p.detach() for n, p in self.parameters.items()}
+        theta = self._gathered({n: p.detach() for n, p in self.parameters.items()})
+        if not self.ranks.first:
+            return
         squares = Squares(theta)
         move = {n: old - theta[n] for n, old in self._old.items()}
         moves = Squares(move)
@@ -237,7 +254,16 @@ class Charges:
                 so_far = left.abs() if account.worst is None else account.worst
                 account.worst = torch.maximum(left.abs(), so_far)
         self._old = {}
-        self._versions = {n: p._version for n, p in self.parameters.items()}
+        self._versions = self._versions_now()
+
+    def _versions_now(self) -> dict[str, int]:
+        """By which a tensor tells that it was written to; one in shards does not always."""
+        return {n: p._version for n, p in self.parameters.items()}
+
+    def _gathered(self, x: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors whole, in the first process; the others hand in their shards, one by one."""
+        pieces = ((n, whole(t)) for n, t in x.items())
+        return {n: t for n, t in pieces if self.ranks.first}
 
     @torch.no_grad()
     def read(self, step: int) -> Reading:

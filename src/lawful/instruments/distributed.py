@@ -19,7 +19,9 @@ sum: the reduction divides whatever the loss did.)
     gradient noise      sums over samples, added up at its readings (`added`); Hebb's matrices at
                         the one batch in 16 that shows them; gradients and weights in shards are
                         gathered, layer by layer, at each of its batches
-    charges             the account needs θ and g, the same in all; the noise sums over samples
+    charges             the noise sums over samples; the account needs θ and g whole: where they
+                        lie in shards, those that symmetries move are gathered for each of its
+                        steps, θ before and after it, in the first process
     any other step      no communication
 
 Where one process alone has to decide (the clock, the counted cost of what it computes) it says at
@@ -30,6 +32,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -106,6 +109,15 @@ class Ranks:
                 f"model is trained by {self.size} processes and not all of them attach: call "
                 "lawful.observe in every process, not only in the first"
             ) from None
+
+    def agree(self, told: Sequence[str]) -> bool:
+        """Whether every process says the same."""
+        if self.size == 1:
+            return True
+        said = zlib.crc32("\n".join(told).encode())
+        ends = torch.tensor([said, -said], dtype=torch.int64, device=self.device)
+        dist.all_reduce(ends, op=dist.ReduceOp.MAX, group=self.group)
+        return int(ends.sum()) == 0
 
     def lead(self, action: Callable[[], T]) -> T | None:
         """Do it in the first process, None in the others; where it fails, it fails in all."""

@@ -4,6 +4,8 @@ With gradient accumulation every parameter is handed the gradients of K micro-ba
 and keeps their mean: two batch sizes at the same weights, of all parameters, whatever they are.
 A hook on the parameter takes the norm of each as it comes. R processes that average their
 gradients are R times as many micro-batches: a hook sees each process's own, before the average.
+A parameter in shards gets its gradient after the average; the whole one that takes its place from
+the forward pass to the backward pass gets it before.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 
 from ..estimators.gradient_noise import mean, ratio, two_batch_sizes
 from ..record import Measurement
-from .distributed import ALONE, Ranks, sharded
+from .distributed import ALONE, Ranks, copies, held, sharded
 from .readings import Label
 from .sample_sums import widened
 from .tap import Scale
@@ -31,7 +33,8 @@ class Step:
     """One step: of each parameter, and of all.
 
     small, seen: (P,) Σ‖g_k‖² over this process's micro-batches, and how many of them.
-    large:       (P,) ‖g‖² of their mean over all processes, as the parameter keeps it.
+    large:       (P,) ‖g‖² of their mean over all processes, as the parameter keeps it; of the
+                 shard held here, until `take`.
     sizes:       (3,) micro-batches here, Σ 1/n and Σ n of their samples.
     """
 
@@ -45,13 +48,20 @@ class MicroBatches:
     """The gradients of micro-batches, seen as they are added to the parameter's."""
 
     def __init__(self, model: nn.Module, scale: Scale, ranks: Ranks = ALONE) -> None:
-        # Of weights in shards no hook sees a gradient before it is averaged.
-        self.parameters = [p for p in model.parameters() if p.requires_grad and not sharded(p)]
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.scale, self.ranks = scale, ranks
         self.device = self.parameters[0].device if self.parameters else torch.device("cpu")
         self.steps: list[Step] = []
         self._norms: list[list[Tensor]] = [[] for _ in self.parameters]
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        # Where parameters in shards stand, and the modules whose call makes them whole.
+        number = {p: i for i, p in enumerate(self.parameters) if sharded(p)}
+        self._places = {
+            number[p]: (m, name) for m in model.modules() for name, p in m._parameters.items()
+            if p in number
+        }  # fmt: skip
+        self._gathering = [m for m in model.modules() if hasattr(m, "set_requires_gradient_sync")]
+        self._followed: dict[int, torch.utils.hooks.RemovableHandle] = {}  # while they are whole
 
     @property
     def each(self) -> int:
@@ -61,7 +71,10 @@ class MicroBatches:
     def place(self) -> None:
         if not self._handles and self.each > 1:
             pairs = zip(self.parameters, self._norms, strict=True)
-            self._handles = [p.register_hook(self._seen(norms)) for p, norms in pairs]
+            self._handles = [
+                *(p.register_hook(self._seen(norms)) for p, norms in pairs if not sharded(p)),
+                *(m.register_forward_pre_hook(self._follow) for m in self._gathering),
+            ]
 
     def lift(self) -> None:
         for handle in self._handles:
@@ -72,6 +85,17 @@ class MicroBatches:
     def _forget(self) -> None:
         for norms in self._norms:
             norms.clear()
+        for handle in self._followed.values():
+            handle.remove()
+        self._followed = {}
+
+    def _follow(self, *_: object) -> None:
+        """Hooks on the parameters that are whole by now, once a step."""
+        for i in self._places.keys() - self._followed.keys():
+            module, name = self._places[i]
+            p = module._parameters[name]
+            if isinstance(p, Tensor) and p.requires_grad and not sharded(p):
+                self._followed[i] = p.register_hook(self._seen(self._norms[i]))
 
     def _seen(self, norms: list[Tensor]) -> Callable[[Tensor], None]:
         def on_gradient(g: Tensor) -> None:
@@ -92,7 +116,7 @@ class MicroBatches:
             seen.append(K if whole else 0)
             parts = [n * w**2 for n, w in zip(norms, weight, strict=True)] if whole else [zero]
             small.append(torch.stack(parts).sum().to(self.device))
-            g = zero if p.grad is None else widened(p.grad) / divisor
+            g = zero if p.grad is None else widened(held(p.grad)) / divisor
             large.append(g.square().sum(dtype=torch.float64).to(self.device))
         self.steps.append(
             Step(torch.stack(small), torch.tensor(seen), torch.stack(large), sums_of(sizes))
@@ -102,17 +126,19 @@ class MicroBatches:
     # -- several processes -----------------------------------------------------------------------
 
     def sums(self, batches: int) -> Tensor:
-        """(batches, 2P + 3) what is added up over the processes."""
-        out = torch.zeros(batches, 2 * len(self.parameters) + 3, dtype=torch.float64)
+        """(batches, 3P + 3) what is added up over the processes."""
+        out = torch.zeros(batches, 3 * len(self.parameters) + 3, dtype=torch.float64)
+        same = [copies(p) if sharded(p) else self.ranks.size for p in self.parameters]
         for row, s in zip(out, self.steps, strict=False):
-            row.copy_(torch.cat([s.small.cpu(), s.seen.double(), s.sizes]))
+            large = s.large.cpu() / torch.tensor(same)
+            row.copy_(torch.cat([s.small.cpu(), large, s.seen.double(), s.sizes]))
         return out
 
     def take(self, sums: Tensor) -> None:
         """Put what all processes have seen in place of what this one has."""
         P = len(self.parameters)
         for row, s in zip(sums, self.steps, strict=False):
-            s.small, s.seen, s.sizes = row.to(self.device).split([P, P, 3])
+            s.small, s.large, s.seen, s.sizes = row.to(self.device).split([P, P, P, 3])
 
     # -- reading ---------------------------------------------------------------------------------
 

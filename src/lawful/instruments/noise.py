@@ -44,7 +44,7 @@ from .instrument import Rates, Reading
 from .maps import LinearMap
 from .micro_batches import MicroBatches, inverse_size, sums_of
 from .readings import Label
-from .sample_sums import SampleSums, widened
+from .sample_sums import SampleSums, update_of, widened
 from .tap import Hooks, Scale, Tap
 
 BATCHES = 32
@@ -89,8 +89,6 @@ class GradientNoise:
         self.pairs = [_Pair(self.layers[i], self.layers[j]) for i, j in rescalable(model, alone)]
         self.micro = MicroBatches(model, scale, ranks)
         self._told: set[str] = set()
-        # Hebb's update is made where W is whole, which nobody promises when a gradient arrives.
-        self._in_shards = any(sharded(m.parameter) for m in alone)
         self._begin()
 
     def _begin(self) -> None:
@@ -125,8 +123,13 @@ class GradientNoise:
         fully = at % EVERY == 0
         if fully:
             self._add_hebbian()
-        for layer in self.layers:
-            layer.before(at, rates, divisor, fully=fully)
+        gathered = (layer.gathered(rates, fully=fully) for layer in self.layers)
+        try:
+            for layer in self.layers:  # one is held whole at a time
+                layer.before(at, rates, divisor, next(gathered), fully=fully)
+        finally:
+            for _ in gathered:  # whatever happened here, the others wait for our shards
+                pass
         for pair in self.pairs:
             pair.before(rates)
         self.micro.before(divisor, next((m.samples.sizes for m in self.layers), []))
@@ -143,17 +146,17 @@ class GradientNoise:
     @property
     def _hebbian(self) -> bool:
         """Whether the coming batch shows Hebb's update."""
-        return self._seen % EVERY == 0 and not self._in_shards
+        return self._seen % EVERY == 0
 
     # -- several processes -----------------------------------------------------------------------
 
     def _add_hebbian(self) -> None:
         """Hebb's update over the samples of all processes: its norm is no sum of theirs."""
-        if self.ranks.size == 1 or self._in_shards:
+        if self.ranks.size == 1:
             return
         for layer in self.layers:
             [M] = added([layer.hebbian()], self.ranks)
-            layer.samples.hebbian = M.to(widened(layer.map.weight()))
+            layer.samples.hebbian = M.to(widened(held(layer.map.weight())))
 
     def _merge(self) -> int:
         """Add up the sums of all processes; how many of them could not take a batch in."""
@@ -212,8 +215,6 @@ class GradientNoise:
         reading.rows += self._whole(step, covered)
         if covered and all((table.inverse == 1).all() for _, table in covered):
             reading.problems += self._once([("", ONE_SAMPLE)])
-        if self._in_shards:
-            reading.problems += self._once([("", "no Hebbian cosine of weights in shards")])
         reading.problems += self._once(self._uncovered([layer for layer, _ in covered]))
 
     def _whole(self, step: int, layers: list[tuple[_Layer, _Table]]) -> list[Measurement]:
@@ -282,6 +283,16 @@ class _Step:
     rows: Tensor | None = None
     moved: Tensor | None = None
     hebbian: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """∂L/∂W and W (d_b, d_a), ∂L/∂b where it is trained and b, with the shards of all."""
+
+    G: Tensor
+    W: Tensor
+    b: Tensor | None
+    bias: Tensor | None
 
 
 _SUMS = 8
@@ -374,26 +385,37 @@ class _Layer:
         return self.map.d_a * self.map.d_b + bias
 
     def hebbian(self) -> Tensor:
-        """Hebb's update over the samples of this process."""
+        """Hebb's update over the samples of this process, or what makes it."""
         M = self.samples.hebbian
-        return torch.zeros(self.map.d_b, self.map.d_a) if M is None else M
+        rows = self.map.d_a + 1 if sharded(self.map.parameter) else self.map.d_b
+        return torch.zeros(rows, self.map.d_a) if M is None else M
+
+    def gathered(self, rates: Mapping[nn.Parameter, Rates], *, fully: bool) -> _Gathered | None:
+        """Gradient and weight, whole: of shards, the one thing that asks for all processes.
+
+        None where the optimiser does not move the weight, or no gradient has reached it.
+        """
+        p = self.map.parameter
+        assert p is not None
+        # A layer that only other processes have called has a gradient all the same.
+        called = bool(self.samples.sizes) or self.ranks.size > 1
+        if p.grad is None or p not in rates or not called:
+            return None
+        b = None if self.bias is None or self.bias.grad is None else whole(self.bias.grad)
+        bias = whole(self.map.bias()) if fully or b is not None else None
+        return _Gathered(whole(self.map.gradient(p.grad)), whole(self.map.weight()), b, bias)
 
     def before(
-        self, at: int, rates: Mapping[nn.Parameter, Rates], divisor: float, *, fully: bool
-    ) -> None:
+        self, at: int, rates: Mapping[nn.Parameter, Rates], divisor: float,
+        gathered: _Gathered | None, *, fully: bool,
+    ) -> None:  # fmt: skip
         p, s = self.map.parameter, self.samples
         assert p is not None
         self.now = self.neurons = self._before = None
-        # A layer that only other processes have called has a gradient all the same.
-        called = bool(s.sizes) or self.ranks.size > 1
-        if p.grad is None or p not in rates or not called:
+        if gathered is None or self.tap.problem:
             return
-        # Of a weight in shards, the one thing that asks for all processes; here they all come.
-        G, W = whole(self.map.gradient(p.grad)), whole(self.map.weight())
-        b = None if self.bias is None or self.bias.grad is None else whole(self.bias.grad) / divisor
-        bias = None if b is None else whole(self.bias.detach())  # type: ignore[union-attr]
-        if self.tap.problem:
-            return
+        G, W, b, bias = gathered.G, gathered.W, gathered.b, gathered.bias
+        b = None if b is None else b / divisor
         norm2_b = s.norm2_b * 0 if b is None else s.norm2_b
         sums = torch.stack([x.double() for x in (s.norm2, norm2_b, s.projection, s.size)])
         counts = torch.cat([sums_of(s.sizes), torch.tensor([float(s.broken)])]).to(sums)
@@ -408,16 +430,18 @@ class _Layer:
         g, w = G.reshape(-1), W.reshape(-1)
         power = g.dot(g)
         none = power.new_zeros(())
-        power_b, weight_b = (none if x is None else x.double().square().sum() for x in (b, bias))
+        trained = None if b is None else bias
+        power_b, weight_b = (none if x is None else x.double().square().sum() for x in (b, trained))
         s.u, s.v = s.u.to(G), s.v.to(G)
         values = [power, power_b, g.dot(w), w.dot(w), weight_b, s.v @ (G @ s.u)]
         found.gradient = torch.stack([v.double() for v in values])
         if s.hebbian is not None:
-            m = s.hebbian.reshape(-1)
+            M = update_of(W, bias, s.hebbian) if sharded(p) else s.hebbian
+            m = M.reshape(-1)
             found.hebbian = torch.stack([-g.dot(m), w.dot(m), m.dot(m)]).double()
         if fully:
             found.rows = _rows(G)
-            self.neurons = _Neurons.of(G, W, b, bias)
+            self.neurons = _Neurons.of(G, W, b, trained)
 
     def after(self) -> None:
         if self._before is not None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -30,7 +30,15 @@ from torch import Tensor, nn
 from ..symmetry import Mixing, Scaling
 from .charge_form import moment_shape, scattered
 from .distributed import ALONE, Ranks
-from .maps import LinearMap, input_rows, linear_maps, output_rows, positions, unbatched
+from .maps import (
+    LinearMap,
+    inner_modules,
+    input_rows,
+    linear_maps,
+    output_rows,
+    positions,
+    unbatched,
+)
 from .tap import Hooks, Scale, Tap
 
 MISMATCH = 1e-3
@@ -40,13 +48,16 @@ CHUNK = 1 << 22  # numbers held at once: of per-sample matrices, of unfolded pat
 
 @dataclass
 class Wanted:
-    """Σ_s moments of one action over the samples of a step; rows: index of each row of the side
-    along the tensor's axis."""
+    """Σ_s moments of one action over the samples of a step.
+
+    columns: of each source, by its `at`, where the indices that are mixed lie among its own: a
+             packed tensor has several sources.
+    """
 
     action: Scaling | Mixing
     size: int
     total: Tensor = field(init=False)
-    columns: Tensor | None = None
+    columns: dict[Tensor, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.begin()
@@ -59,19 +70,19 @@ class Wanted:
         self.take(v, v, at, weight)
 
     def take(self, x: Tensor, Kx: Tensor, at: Tensor, weight: float) -> None:
-        """x (…, d) rows of one side of a weight, Kx the same after K."""
-        a, at = self.action, at.to(x.device)
+        """x (…, d) rows of one side of a weight, Kx the same after K; at (d,): their indices."""
+        a, own = self.action, at.to(x.device)
         x, Kx = x.flatten(0, -2), Kx.flatten(0, -2)
         if isinstance(a, Scaling):
             along = (x * Kx).sum(0).double()
             if len(at) != len(a.direction):  # a part of a packed tensor, or unfolded channels
-                along = along.new_zeros(len(a.direction)).index_add(0, at, along)
+                along = along.new_zeros(len(a.direction)).index_add(0, own, along)
             found = scattered(a, along, self.size)
         else:
-            if self.columns is None:
-                self.columns = _columns(a.at.to(at.device), at)  # (m, k)
-            k = self.columns.shape[1]
-            left, right = (t[:, self.columns].reshape(-1, k) for t in (x, Kx))
+            if at not in self.columns:
+                self.columns[at] = _columns(a.at.to(own.device), own)  # (m, k)
+            columns = self.columns[at]
+            left, right = (t[:, columns].reshape(-1, columns.shape[1]) for t in (x, Kx))
             found = (left.T @ right).double()
         self.total = self.total.to(found) + weight * found
 
@@ -193,6 +204,7 @@ class NormSource(Source):
     ) -> None:
         super().__init__(name, tuple(own.values()))
         self.module = module
+        self.at = torch.arange(len(next(module.parameters(recurse=False))))
         self._gain, self._shift = wanted[own.get("weight", "")], wanted[own.get("bias", "")]
 
     def watch(self, scale: Scale, batch_dim: int) -> torch.utils.hooks.RemovableHandle:
@@ -212,7 +224,7 @@ class NormSource(Source):
     def take(
         self, x: Tensor, g: Tensor, scale: Scale, batch: int | None, of_pass: int, batch_dim: int
     ) -> None:
-        d = next(len(p) for p in self.module.parameters(recurse=False))
+        d = len(self.at)
         channel = 1 if isinstance(self.module, nn.modules.batchnorm._BatchNorm) else -1
 
         def rows(t: Tensor) -> Tensor:
@@ -224,14 +236,13 @@ class NormSource(Source):
         y = scale.unscaled(y if y.dtype == torch.float64 else y.float())
         weight = scale.factor(len(y)) ** 2
         self.count(len(y), of_pass)
-        at = torch.arange(d, device=y.device)
         if self._gain:
             v = (y * rows(_unit(self.module, x)).to(y)).sum(1)
             for w in self._gain:
-                w.take_vectors(v, at, weight)
+                w.take_vectors(v, self.at, weight)
         if self._shift:
             for w in self._shift:
-                w.take_vectors(y.sum(1), at, weight)
+                w.take_vectors(y.sum(1), self.at, weight)
 
 
 _Table = dict[str, list[Wanted]]
@@ -246,7 +257,7 @@ class Batch:
     shown:   (sources, 2) Σ uᵀG_sv and its scatter Σ (uᵀG_sv)².
     applied: (maps,) uᵀ(∂L/∂W)v of the gradient on the parameter; NaN where there is none.
 
-    All but the last, which every process has, add up over the processes.
+    All but the last, which the first process knows, add up over the processes.
     """
 
     totals: list[Tensor]
@@ -287,12 +298,14 @@ class SampleGradients:
         )
         self.maps: list[MapSource] = []
         self.norms: list[NormSource] = []
+        covered: set[nn.Module] = set()
         for name, module in model.named_modules():
-            self._find(name, module, names, table, seed)
+            if module not in covered:
+                covered.update(self._find(name, module, names, table, seed))
         self.sources: list[Source] = [*self.maps, *self.norms]
         found = {p for s in self.sources for p in s.parameters}
         for parameter in table.keys() - found - {""}:
-            self.problems[parameter] = "no linear map or known normalisation uses it"
+            self.problems.setdefault(parameter, "no linear map or known normalisation uses it")
         for parameter in found & {n for n, k in uses.items() if k > 1}:
             self.problems[parameter] = "several modules share it"
         self.taps = [RowTap(s, scale, seed, batch_dim) for s in self.maps]
@@ -301,15 +314,18 @@ class SampleGradients:
 
     def _find(
         self, name: str, module: nn.Module, names: dict[nn.Parameter, str], table: _Table, seed: int
-    ) -> None:
-        try:
-            maps = linear_maps(name, module)
-        except (TypeError, ValueError):
-            return
+    ) -> Iterable[nn.Module]:
+        """Add the sources of wanted tensors that this module is; the modules settled with it."""
 
         def wanted(p: nn.Parameter | None) -> str | None:
             found = None if p is None else names.get(p)
             return found if found in table else None
+
+        try:
+            maps = linear_maps(name, module)
+        except (TypeError, ValueError) as reason:
+            self.problems |= {n: str(reason) for p in module.parameters() if (n := wanted(p))}
+            return module.modules()
 
         for map in maps:
             weight, bias = wanted(map.parameter), wanted(_bias_of(map)[0])
@@ -320,6 +336,7 @@ class SampleGradients:
             own = {k: n for k, p in module._parameters.items() if (n := wanted(p))}
             if own:
                 self.norms.append(NormSource(name, module, own, table))
+        return inner_modules(module) if maps else ()
 
     def place(self) -> None:
         if self._handles:

@@ -3,6 +3,8 @@
     Σ_s ‖g_s‖²/n        of weight and bias, from the rows of h and g (`estimators.per_sample`)
     Σ_s uᵀ g_s v/n      along a private random direction, to compare with the parameter's gradient
     Σ_s h_b h_aᵀ        where it is wanted: two thirds of a layer's forward and backward pass
+                        = [W b] Σ_s (h_a; 1) h_aᵀ: where W lies in shards the sum on the right is
+                        kept, as nobody promises that W is whole when a gradient arrives
 
 A tap feeds it in place of its moments; nothing is kept but sums, except for a map that is called
 several times in a pass, whose rows wait for the next call.
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from ..estimators import per_sample
 from ..estimators.stream import rank_update, symmetrise
+from .distributed import sharded
 from .maps import LinearMap
 from .tap import Scale
 
@@ -36,7 +39,7 @@ class SampleSums:
         self.broken = False
         self.norm2 = self.norm2_b = self.projection = self.size = torch.zeros(())
         self.wants_hebbian = hebbian
-        self.hebbian: Tensor | None = None
+        self.hebbian: Tensor | None = None  # of a weight in shards, what `update_of` takes
         self.rows = 0
         self._held: list[tuple[Tensor, Tensor]] = []
 
@@ -46,6 +49,7 @@ class SampleSums:
         again: of the samples of the last call, whose gradients then add before they are squared.
         The first time a map does that, its earlier rows are gone and the step does not count.
         """
+        h = widened(h)  # of half precision, which g is brought from as well
         self.u, self.v = self.u.to(h), self.v.to(h)
         if again and not self._held:
             self.repeats = self.broken = True
@@ -70,8 +74,12 @@ class SampleSums:
         self.size = self.size.to(h.device) + sign * seen.abs().sum()
         self.rows += sign * h.shape[0] * h.shape[1]
         if self.wants_hebbian:
-            M = sign * hebbian(widened(self.map.weight()), self.map.bias(), h.flatten(0, 1))
-            self.hebbian = M if self.hebbian is None else self.hebbian + M
+            rows = h.flatten(0, 1)
+            if sharded(self.map.parameter):
+                M = inputs(rows)
+            else:
+                M = hebbian(widened(self.map.weight()), self.map.bias(), rows)
+            self.hebbian = sign * M if self.hebbian is None else self.hebbian + sign * M
 
 
 def hebbian(W: Tensor, b: Tensor | None, h: Tensor) -> Tensor:
@@ -81,11 +89,21 @@ def hebbian(W: Tensor, b: Tensor | None, h: Tensor) -> Tensor:
     """
     (d_b, d_a), n, h = W.shape, len(h), h.to(W.dtype)
     if n * d_a * 9 / 16 + d_b * d_a < 2 * n * d_b:
-        H = h.new_zeros(d_a, d_a)
-        rank_update(H, h)
-        M = W @ symmetrise(H)
-        return M if b is None else M.addr_(b.to(M.dtype), h.sum(0))
+        return update_of(W, b, inputs(h))
     return (h @ W.T if b is None else torch.addmm(b.to(h.dtype), h, W.T)).T @ h
+
+
+def inputs(h: Tensor) -> Tensor:
+    """Σ (h_a; 1) h_aᵀ: (d_a + 1, d_a)."""
+    H = h.new_zeros(h.shape[1], h.shape[1])
+    rank_update(H, h)
+    return torch.cat([symmetrise(H), h.sum(0, keepdim=True)])
+
+
+def update_of(W: Tensor, b: Tensor | None, seen: Tensor) -> Tensor:
+    """Hebb's update [W b] Σ (h_a; 1) h_aᵀ: (d_b, d_a)."""
+    M = W @ seen[:-1]
+    return M if b is None else M.addr_(b.to(M.dtype), seen[-1])
 
 
 def _wide(t: Tensor) -> torch.dtype:

@@ -51,6 +51,11 @@ def check_model(model: nn.Module) -> None:
             raise SymmetryError(
                 f"parameter {name} is not initialised yet; call the model once on data first"
             )
+        if hasattr(p, "full_tensor"):
+            raise SymmetryError(
+                f"parameter {name} lies in shards on several processes; find the symmetries before "
+                "fully_shard, which leaves the names as they are"
+            )
         if not p.is_floating_point():
             raise SymmetryError(
                 f"parameter {name} is {str(p.dtype).removeprefix('torch.')} and has no gradient; "
