@@ -24,6 +24,7 @@ import lawful
 from lawful.instruments import distributed, sample_gradients
 
 BATCH, STEPS, NOISY_STEPS = 48, 8, 36
+AFFORDING_STEPS = 200  # until a share of the work pays for a second window
 NOISY = {
     "noise": {},
     "noise in parts": {"parts": 2},
@@ -41,7 +42,7 @@ CHARGED = {  # how the weights move, and how often it is looked at
 SCHEDULES = {
     "at": lambda: lawful.at([0, 4]),
     "every": lambda: lawful.every(2),
-    "share": lambda: lawful.log_spaced(40, share=0.2),
+    "share": lambda: lawful.log_spaced(40, share=0.9),
     "budget": lambda: lawful.budget(0.2),
 }
 
@@ -117,7 +118,7 @@ def train(kind: str, out: Path, how: str = "at", *, rank: int = 0, size: int = 1
         return
     with watching as watch:
         well = watch.layers.end_of_batch
-        for step in range(STEPS):
+        for step in range(AFFORDING_STEPS if how == "share" else STEPS):
             x, y = (t.chunk(size)[rank] for t in batch(step))
             if how == "uneven":
                 x, y = x[: len(x) - 7 * rank], y[: len(y) - 7 * rank]
