@@ -128,6 +128,7 @@ def _showing(taps: list[Tap]) -> Callable[..., Any]:
     attend = _renamed(
         F.multi_head_attention_forward,
         has_torch_function=_no, _in_projection_packed=project, linear=linear,
+        _check_key_padding_mask=_check_mask,
     )  # fmt: skip
 
     def multi_head_attention_forward(query: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -155,6 +156,14 @@ def _columns(start: int, stop: int) -> Callable[[Tensor], Tensor]:
 
 def _no(_: object) -> bool:
     return False
+
+
+def _check_mask(mask: Tensor, length: int, samples: int) -> None:
+    """What torch checks in a way that breaks the graph."""
+    if tuple(mask.shape) != (samples, length):
+        raise AssertionError(
+            f"Expected key_padding_mask of shape {(samples, length)}, got {tuple(mask.shape)}"
+        )
 
 
 def _renamed(function: Callable[..., Any], **names: Any) -> Callable[..., Any]:
