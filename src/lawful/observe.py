@@ -38,6 +38,7 @@ from torch.optim.optimizer import (
 
 from . import laws as law_room
 from .instruments import panel
+from .instruments.attention import hides_in_graph
 from .instruments.distributed import ALONE, NoPen, ranks_of, sharded, unwrapped
 from .instruments.instrument import Reading, rates_of
 from .instruments.layers import Heads, LayerMoments, Unobserved, survey
@@ -272,9 +273,9 @@ class Observation:
         self._watch_optimizer()
         if self._compiled:  # a compiled graph ignores hooks that come later: place them for good
             for tap in self.layers.taps:
-                if tap.map.kind == "attention":
-                    tap.problem = "a compiled nn.MultiheadAttention does not show its projections"
-                tap.prepare()
+                tap.compiled = True
+                if hides_in_graph(tap.map.module):
+                    tap.problem = "compiled, an attention with a forward of its own is not seen"
             self.layers.hooks.place()
         if self._compiled and self._watches:
             self._watches = []
@@ -491,8 +492,6 @@ class Observation:
                 divisor = 1.0 if divisor is None else divisor
                 with self.layers.together():
                     self.layers.end_of_batch(self._rates(), self._work.planned, divisor)
-                    if self._compiled:
-                        self.layers.collect()
                 count, enough = self.layers.batches, self.layers.full()
             else:
                 self._add_balance()

@@ -163,86 +163,14 @@ def test_same_seed_same_rows_and_the_global_generator_rests() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("T", [1, 3, 4, 11])
-def test_traced_batches_equal_updated_ones(T: int) -> None:
-    """The path of compiled graphs, run eagerly; collected batch by batch."""
-    h, g = draw(5, 6, T, 130, seed=5), draw(5, 6, T, 3, seed=6)
-    traced, updated = MomentStream(130, 3), MomentStream(130, 3)
-    traced.prepare(h)
-    for x, y in zip(h, g, strict=True):
-        traced.trace(x, y)
-        traced.collect()
-        updated.update(x, y)
-    m, exact = traced.moments(), updated.moments()
-    same_sums(m, exact)
-    assert m is not None
-    assert exact is not None
-    assert m.kept_h.shape == exact.kept_h.shape == (30, min(T, KEEP_ROWS), 130)
-    if T <= KEEP_ROWS:
-        torch.testing.assert_close(m.kept_h.double(), exact.kept_h, rtol=1e-6, atol=1e-6)
-        torch.testing.assert_close(m.kept_g.double(), exact.kept_g, rtol=1e-6, atol=1e-6)
-
-
-def test_several_traced_batches_can_be_collected_together() -> None:
-    h, g = draw(3, 200, 9, 4, seed=7), draw(3, 200, 9, 2, seed=8)
-    stream = MomentStream(4, 2)
-    stream.prepare(h)
-    for x, y in zip(h, g, strict=True):
-        stream.trace(x, y)
-    stream.collect()
-    stream.collect()  # nothing new: nothing happens
-    m = stream.moments()
-    same_sums(m, moments(h.flatten(0, 1), g.flatten(0, 1)))
-    assert m is not None
-    assert m.kept_h.shape == (KEEP_CLUSTERS, KEEP_ROWS, 4)
-    for i, kept in enumerate(m.kept_h.double()):  # four rows of nine, in order, of one cluster each
-        near = (kept[:, None] - h[-1, i]).norm(dim=2).argmin(1)
-        torch.testing.assert_close(kept, h[-1, i, near], rtol=1e-6, atol=1e-6)
-        assert near.tolist() == sorted(set(near.tolist()))
-
-
-@pytest.mark.parametrize(("n", "T"), [(64, 9), (64, 1024), (200, 100), (3, 30)])
-def test_traced_rows_are_a_fair_draw(n: int, T: int) -> None:
-    """The first position, often like no other, is kept no more often than its share."""
-    stream = MomentStream(1, 1)
-    position = torch.arange(float(T)).view(1, T, 1).expand(n, T, 1)
-    stream.prepare(position)
-    stream.trace(position, position)
-    stream.collect()
-    m = stream.moments()
-    assert m is not None
-    rows, counts = m.kept_h.numel(), torch.bincount(m.kept_h.flatten().long(), minlength=T)
-    assert int(counts.max()) <= rows // T + 1
-    assert float(m.kept_h.mean()) == pytest.approx((T - 1) / 2, abs=T / min(n, 64) + 0.5)
-
-
-@pytest.mark.parametrize("compiled", [False, True])
-def test_reset_forgets_everything(compiled: bool) -> None:
+def test_reset_forgets_everything() -> None:
     h, g = draw(6, 2, 3, seed=9), draw(6, 2, 2, seed=10)
     stream = MomentStream(3, 2)
-
-    def feed() -> None:
-        if compiled:
-            stream.trace(h, g)
-        else:
-            stream.update(h, g)
-
-    stream.prepare(h)
-    feed()  # traced but never collected: a batch of which the step was skipped
+    stream.update(h, g)
     stream.reset()
     assert stream.moments() is None
-    feed()
-    stream.collect()
+    stream.update(h, g)
     same_sums(stream.moments(), moments(h, g))
-
-
-def test_nothing_collected_from_a_graph_that_never_ran() -> None:
-    stream = MomentStream(3, 2)
-    stream.collect()
-    assert stream.moments() is None
-    stream.prepare(torch.zeros(()))
-    stream.collect()
-    assert stream.moments() is None
 
 
 def test_the_latest_rows_win_when_the_length_of_sequences_changes() -> None:
@@ -253,31 +181,6 @@ def test_the_latest_rows_win_when_the_length_of_sequences_changes() -> None:
     assert m is not None
     assert m.kept_h.shape == (5, KEEP_ROWS, 2)
     assert (m.rows, m.clusters, m.positions) == (55, 10, 5.5)
-
-
-def test_a_batch_that_is_not_valid_counts_for_nothing() -> None:
-    """What a gradient scaler throws away: infinities must not reach the sums."""
-    h, g = draw(6, 5, 3, seed=15), draw(6, 5, 2, seed=16)
-    stream = MomentStream(3, 2)
-    stream.prepare(h)
-    yes, no = torch.tensor(True), torch.tensor(False)
-    stream.trace(h, torch.full_like(g, torch.inf), no)
-    stream.collect()
-    assert stream.moments() is None
-    stream.trace(h, g, yes)
-    stream.trace(h[:4, :2], torch.full_like(g[:4, :2], torch.nan), no)
-    stream.collect()
-    m, exact = stream.moments(), moments(h, g)
-    same_sums(m, exact)
-    assert m is not None
-    alone = MomentStream(3, 2)
-    alone.prepare(h)
-    alone.trace(h, g)
-    alone.collect()
-    kept = alone.moments()
-    assert kept is not None
-    assert torch.equal(m.kept_h, kept.kept_h)
-    assert torch.equal(m.kept_g, kept.kept_g)
 
 
 def test_further_rows_of_the_same_clusters_are_kept_evenly() -> None:

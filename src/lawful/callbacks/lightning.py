@@ -47,7 +47,8 @@ class Lightning(Callback):
     ) -> None:
         # A training step may call parts of the module and never the whole: its samples are new.
         if self.observation is not None:
-            self.observation.layers.scale.passes += 1
+            scale = self.observation.layers.scale
+            scale.begin(scale.batch)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         self.feed.send()

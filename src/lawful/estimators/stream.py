@@ -9,8 +9,6 @@ float32 (float64 for float64 rows): a bfloat16 sum of ones stands still at 256.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -36,14 +34,12 @@ class MomentStream:
         self.keep = KEEP_CLUSTERS  # less where several processes keep them together
         self._generator = torch.Generator().manual_seed(seed)
         self._sums: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
-        self._counts: tuple[Tensor, ...] = ()  # traced since the last `collect`: clusters, rows
-        self._last: tuple[Tensor, ...] = ()  # kept of the latest traced batch: clusters, rows
         self._kept = _Latest()
         self.reset()
 
     def reset(self) -> None:
         """Forget every sample; buffers are kept."""
-        for total in (*(self._sums or ()), *self._counts):
+        for total in self._sums or ():
             total.zero_()
         self.rows = self.clusters = 0
         self._kept.clear()
@@ -71,62 +67,6 @@ class MomentStream:
             self.clusters += clusters
             self._seen = T
             self._kept.add(*self._few(x, y), room=self.keep)
-
-    def trace(self, h: Tensor, g: Tensor, valid: Tensor | None = None) -> None:
-        """The same inside a compiled graph: in-place writes, counts on the device, no lists.
-
-        valid: a batch for which this is false counts for nothing. Kept are the first clusters
-        of the latest batch before a `collect`, at positions that all of them together space evenly
-        over a sequence. `prepare` must have been called, because a compiled graph cannot allocate
-        our buffers.
-        """
-        assert self._sums is not None
-        H, G, h_sum, g_sum = self._sums
-        n, T = h.shape[:2]
-        k, m = min(n, KEEP_CLUSTERS), min(T, KEEP_ROWS)
-        kept_h, kept_g = self._slot_h[:k, :m], self._slot_g[:k, :m]
-        cluster = torch.arange(k, device=h.device)[:, None]
-        at = (torch.arange(m, device=h.device) * k + cluster) * T // (k * m)  # (k, m)
-        one_h, one_g = (t[cluster, at] for t in (h, g))
-        counts: Sequence[int | Tensor] = (n, n * T)
-        last: Sequence[int | Tensor] = (k, m)
-        if valid is not None:
-            h, g = (torch.where(valid, t, 0) for t in (h, g))
-            one_h, one_g = torch.where(valid, one_h, kept_h), torch.where(valid, one_g, kept_g)
-            counts = [valid * n, valid * n * T]
-            last = [torch.where(valid, i, j) for i, j in zip((k, m), self._last, strict=True)]
-        x, y = h.reshape(-1, self.d_a).to(H.dtype), g.reshape(-1, self.d_b).to(H.dtype)
-        H.addmm_(x.T, x)
-        G.addmm_(y.T, y)
-        h_sum.add_(x.sum(0))
-        g_sum.add_(y.sum(0))
-        kept_h.copy_(one_h)
-        kept_g.copy_(one_g)
-        for i in range(2):
-            self._counts[i].add_(counts[i])
-            self._last[i].fill_(last[i])
-
-    def prepare(self, like: Tensor) -> None:
-        """Allocate the buffers on the device of `like` (what `trace` writes into)."""
-        H = self._buffers(like)[0]
-        self._counts, self._last = (
-            tuple(torch.zeros((), dtype=torch.int64, device=like.device) for _ in range(2))
-            for _ in range(2)
-        )
-        self._slot_h = H.new_zeros((KEEP_CLUSTERS, KEEP_ROWS, self.d_a))
-        self._slot_g = H.new_zeros((KEEP_CLUSTERS, KEEP_ROWS, self.d_b))
-
-    def collect(self) -> None:
-        """Bring what `trace` counted into the totals; call outside the compiled graph."""
-        clusters, rows = (int(c) for c in self._counts) if self._counts else (0, 0)
-        if rows:
-            for total in self._counts:
-                total.zero_()
-            k, m = (int(c) for c in self._last)
-            self.clusters += clusters
-            self.rows += rows
-            some = slice(0, k, -(-k // self.keep))
-            self._kept.add(self._slot_h[some, :m], self._slot_g[some, :m], room=self.keep)
 
     def moments(self) -> Moments | None:
         """The moments so far, or None before the first sample.

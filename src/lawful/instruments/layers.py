@@ -264,7 +264,7 @@ class LayerMoments:
                     gradient = held(tap.map.gradient(p.grad)) / divisor
                     steady.add(held(tap.map.weight()), gradient, *rates[p])
         self.batches += 1
-        self.scale.passes += 1  # also for those who call parts of the model, never the whole
+        self.scale.begin(self.scale.batch)  # also for those who call parts, never the whole
 
     def end_of_probe_batch(
         self, gradients: Mapping[nn.Parameter, Tensor | None], gamma: float, size: int, *,
@@ -286,11 +286,6 @@ class LayerMoments:
         """Whether the gradient of the weight is that of this map only, and of all of it."""
         p = tap.map.parameter
         return p is not None and tap.map.kind != "embedding" and self._uses[p] == 1
-
-    def collect(self) -> None:
-        """Bring in what compiled graphs have summed."""
-        for tap in self.taps:
-            tap.collect()
 
     def required(self, tap: Tap) -> int:
         return math.ceil(self.rows * max(tap.map.d_a, tap.map.d_b))

@@ -5,23 +5,23 @@ The pair is formed when the gradient arrives, so a forward pass that is never di
 differentiated counts once. A module called several times in a step pools its calls.
 
 A tensor hook on the output is used, never a module's backward hook: it sees the gradient
-before any in-place activation, costs half as much, and compiles without a graph break.
+before any in-place activation, costs half as much, and compiles without a graph break. A compiled
+graph calls out at the same two moments (see `compiled`), and the rest is the same.
 """
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ..estimators.moments import normalised
 from ..estimators.stream import MomentStream
+from . import compiled
+from .attention import ShownInGraph, watch_attention
 from .distributed import sharded
 from .maps import LinearMap, input_rows, output_rows, positions, unbatched
 
@@ -31,11 +31,6 @@ THINNED, THINNED_SAMPLES = 512, 64
 
 def as_is(t: Tensor) -> Tensor:
     return t
-
-
-def samples_first(t: Tensor, samples: int | None = None) -> Tensor:
-    """(L, N, E) → (N, L, E), also when the first two were folded into one."""
-    return (t if samples is None else t.unflatten(0, (-1, samples))).transpose(0, 1)
 
 
 class Scale:
@@ -53,11 +48,13 @@ class Scale:
         self.scaler = scaler if enabled else None
         self.batch: int | None = None
         self.passes = 0  # forward passes of the model: calls within one share their samples
+        self.number, self.ticket = compiled.number(self), compiled.ticket(0, None)
 
-    def prepare(self, device: torch.device) -> None:
-        """Let the scaler make its factor now: its first use would do the same."""
-        if self.scaler is not None:
-            self.scaler.scale(torch.ones((), device=device))
+    def begin(self, batch: int | None) -> Tensor:
+        """A forward pass of the model begins, with so many samples; its ticket."""
+        self.passes += 1
+        self.batch, self.ticket = batch, compiled.ticket(self.passes, batch)
+        return self.ticket
 
     def factor(self, samples: int) -> float:
         return float(samples * self.accumulation) if self.mean else 1.0
@@ -66,10 +63,7 @@ class Scale:
         """Divide out the loss scale on the device, so that no step waits for the host."""
         if self.scaler is None:
             return g
-        factor = getattr(self.scaler, "_scale", None)  # its method cannot be compiled
-        if factor is None:
-            factor = self.scaler.scale(torch.ones((), device=g.device))
-        return g / factor.to(g.device)
+        return g / self.scaler.scale(torch.ones((), device=g.device))
 
 
 class Tap:
@@ -95,6 +89,7 @@ class Tap:
         # The tensors of an attention module are brought to samples first before we see them.
         self.batch_dim = 0 if map.kind == "attention" else batch_dim
         self.active = self.compiled = self.half_positions = self.half_samples = False
+        self.number = compiled.number(self)
         self._latest: tuple[int, int] | None = None
         self.problem = ""
         self.sampled = False
@@ -114,7 +109,7 @@ class Tap:
             return
         if torch.compiler.is_compiling():
             if self.compiled:
-                self._trace(y.detach().clone() if x is None else x.detach(), y)
+                self._trace(x, y, see, cut)
             else:
                 self.problem = "called in a compiled function: compile the model, and observe that"
             return
@@ -194,34 +189,21 @@ class Tap:
         self.stream.reset()
         self._latest = None
 
-    def prepare(self) -> None:
-        """Make ready for being part of a compiled graph."""
-        W = self.map.weight()
-        self.compiled = True
-        self.stream.prepare(W)
-        self.scale.prepare(W.device)
-
-    def _trace(self, h: Tensor, y: Tensor) -> None:
-        """Inside a compiled graph: in-place sums, every position, no branch on data.
-
-        Here several calls in one pass count as samples of their own.
-        """
-        batch = None if unbatched(self.map, y) else self.scale.batch
-        x = _wide(self._rows_of_h(self.map, h, batch, None, self.batch_dim))
+    def _trace(self, x: Tensor | None, y: Tensor, see: View, cut: View) -> None:
+        """`_watch`, as a graph being compiled is to do it."""
+        h, n = see(y.detach().clone() if x is None else x.detach()), self.number
+        ticket = self.scale.ticket
 
         def on_gradient(g: Tensor) -> None:
-            rows = _wide(output_rows(self.map, g.detach(), batch, None, self.batch_dim))
-            rows = self.scale.unscaled(rows) * self.scale.factor(batch or rows.shape[0])
-            pair = (normalised(x), normalised(rows)) if self.normalise else (x, rows)
-            valid = None if self.scale.scaler is None else torch.isfinite(rows).all()
-            self.stream.trace(*pair, valid)
+            compiled.gradient(h, see(cut(g.detach())), ticket, n)
 
         y.register_hook(on_gradient)
 
-    def collect(self) -> None:
-        """Bring what compiled graphs have summed into the totals."""
-        self.stream.collect()
-        self.ever = self.ever or self.stream.rows > 0
+    def arrived(self, h: Tensor, g: Tensor, batch: int | None, of_pass: int) -> None:
+        """A graph has come to the gradient of a call, which was part of this pass."""
+        if self.active and not self.problem:
+            with self._harmless():
+                self.take(h, g, batch, of_pass)
 
     def _check(self, h: Tensor, y: Tensor) -> None:
         """Once: is the output really W h + b? A subclass or another hook may have changed it."""
@@ -252,13 +234,13 @@ class Hooks:
     """The hooks that feed a set of taps; `place` and `lift` them around measured steps."""
 
     def __init__(self, model: nn.Module, taps: list[Tap], scale: Scale, batch_dim: int) -> None:
-        self.model, self.scale, self.batch_dim = model, scale, batch_dim
+        self.model, self.taps, self.scale, self.batch_dim = model, taps, scale, batch_dim
         self.of_module: dict[nn.Module, list[Tap]] = {}
         for tap in taps:
             self.of_module.setdefault(tap.map.module, []).append(tap)
         # A sharded weight is whole only until the module's own hook takes it apart again.
         self._prepend = any(sharded(p) for p in model.parameters())
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._handles: list[torch.utils.hooks.RemovableHandle | ShownInGraph] = []
 
     def place(self) -> None:
         """Put the hooks on (nothing happens when they are already there)."""
@@ -271,7 +253,8 @@ class Hooks:
             if all(t.problem for t in taps):
                 continue
             if isinstance(module, nn.MultiheadAttention):
-                self._handles += _watch_attention(module, taps)
+                shown = [ShownInGraph(module, taps)] if taps[0].compiled else None
+                self._handles += shown or watch_attention(module, taps)
             else:
                 hook = _feed(taps[0])
                 self._handles.append(
@@ -285,13 +268,15 @@ class Hooks:
         self._handles = []
 
     def _batch_size(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        if not torch.compiler.is_compiling():
-            self.scale.passes += 1
-        self.scale.batch = None
+        batch = None
         for value in (*args, *kwargs.values()):
             if isinstance(value, Tensor) and value.dim() > 0:
-                self.scale.batch = value.shape[min(self.batch_dim, value.dim() - 1)]
-                return
+                batch = value.shape[min(self.batch_dim, value.dim() - 1)]
+                break
+        if not torch.compiler.is_compiling():
+            self.scale.begin(batch)
+        elif torch.is_grad_enabled() and any(t.active for t in self.taps):
+            self.scale.ticket = compiled.begin(self.scale.number, batch)
 
 
 def _feed(tap: Tap) -> Callable[..., None]:
@@ -306,77 +291,3 @@ def _feed(tap: Tap) -> Callable[..., None]:
             tap.on_output(x, output)
 
     return on_forward
-
-
-class _Projections(TorchFunctionMode):
-    """Sees the `linear` calls that `nn.MultiheadAttention` makes without calling a module.
-
-    Whatever `batch_first` says, in there tensors are (L, N, E) and, for the output projection,
-    (L·N, E): samples are brought to the front before a tap sees them.
-    """
-
-    def __init__(self, module: nn.MultiheadAttention, taps: list[Tap]) -> None:
-        super().__init__()
-        self.module = module
-        ends = ("in_proj.q", "in_proj.k", "in_proj.v", "out_proj")
-        *self.packed, self.out = ([t for t in taps if t.map.name.endswith(e)] for e in ends)
-        self._samples = 1
-
-    def __torch_function__(self, func, _types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        kwargs = kwargs or {}
-        if func is nn.functional.multi_head_attention_forward:
-            with self:  # a mode is set aside while it handles a call: look inside this one
-                return _attend(*args, **kwargs)
-        y = func(*args, **kwargs)
-        if func is nn.functional.linear:
-            self._seen(args[0], args[1], y)
-        return y
-
-    def _seen(self, x: Tensor, weight: Tensor, y: Tensor) -> None:
-        storage, E = weight.untyped_storage().data_ptr(), self.module.embed_dim
-        if storage == self.module.out_proj.weight.untyped_storage().data_ptr():
-            for tap in self.out:
-                tap.on_output(x, y, partial(samples_first, samples=self._samples))
-        elif storage == self.module.in_proj_weight.untyped_storage().data_ptr():
-            self._samples = x.shape[1]
-            first = weight.storage_offset() // (E * E)
-            for i in range(weight.shape[0] // E):
-                for tap in self.packed[first + i]:
-                    tap.on_output(x, y, samples_first, _columns(i * E, (i + 1) * E))
-
-
-def _watch_attention(
-    module: nn.MultiheadAttention, taps: list[Tap]
-) -> list[torch.utils.hooks.RemovableHandle]:
-    open_modes: list[_Projections] = []
-
-    def before(*_: object) -> None:
-        # Without gradients there is nothing to see, and a mode would rule out the fast path.
-        listening = torch.is_grad_enabled() and any(t.active for t in taps)
-        if not torch.compiler.is_compiling() and listening:
-            open_modes.append(_Projections(module, taps))
-            open_modes[-1].__enter__()
-
-    def after(*_: object) -> None:
-        if open_modes:
-            open_modes.pop().__exit__(None, None, None)
-
-    return [
-        module.register_forward_pre_hook(before),
-        module.register_forward_hook(after, always_call=True),
-    ]
-
-
-def _past_dispatch(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same code, under a name for `has_torch_function` that says no: it runs, unhanded."""
-    names = function.__globals__ | {"has_torch_function": lambda _: False}
-    return types.FunctionType(
-        function.__code__, names, function.__name__, function.__defaults__, function.__closure__
-    )
-
-
-def _columns(start: int, stop: int) -> View:
-    return lambda t: t[..., start:stop]
-
-
-_attend = _past_dispatch(nn.functional.multi_head_attention_forward)
