@@ -12,6 +12,7 @@ is told. A ticket is how the two know each other: it goes through the graph from
 backward pass, and says which pass a gradient belongs to, and of how many samples.
 
 The operators are marked as effects, in order: none is left out, merged or moved past another.
+Where torch has no such mark, the layers of a compiled model are reported as never called.
 """
 
 from __future__ import annotations
@@ -23,8 +24,12 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops.effects import _EffectType, _register_effectful_op
 from torch.library import custom_op
+
+try:
+    from torch._higher_order_ops import effects
+except ImportError:  # no name of torch's public ones: without effects graphs leave us out
+    effects = None  # type: ignore[assignment]
 
 _told: WeakValueDictionary[int, Any] = WeakValueDictionary()
 _numbers = count()
@@ -73,5 +78,5 @@ def _(h: Tensor, g: Tensor, of: Tensor, n: int) -> None:
     return None
 
 
-for _operator in (begin, gradient):
-    _register_effectful_op(_operator._opoverload, _EffectType.ORDERED)
+for _operator in (begin, gradient) if hasattr(effects, "_register_effectful_op") else ():
+    effects._register_effectful_op(_operator._opoverload, effects._EffectType.ORDERED)
