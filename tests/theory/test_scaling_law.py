@@ -37,7 +37,9 @@ def test_the_gradient_is_that_of_the_objective(monkeypatch):
     class Found:
         x = np.zeros(5)
 
-    monkeypatch.setattr(theory, "minimize", lambda f, start, **options: seen.update(f=f) or Found)
+    monkeypatch.setattr(
+        theory.scipy.optimize, "minimize", lambda f, start, **options: seen.update(f=f) or Found
+    )
     theory._descend(np.zeros(5), x, y, np.ones(len(y)))
     point = np.array([6.0, 6.1, 0.5, 0.33, 0.28])
     scale = np.linalg.norm(seen["f"](point)[1])
