@@ -147,6 +147,9 @@ def _here(target: list[str], wish: Wish) -> int:
     sys.argv = [script, *arguments]
     if not sys.flags.safe_path:
         sys.path[0] = os.getcwd() if named else os.path.dirname(os.path.abspath(script))
+    # Nothing that is here by now is the script's, or garbage: neither the collector of objects nor
+    # `living` need walk over it again and again.
+    gc.freeze()
     try:
         with Watcher(wish):
             if named:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import shlex
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,8 @@ def observe(
     Example:
       lawful observe --out runs/mine --schedule every:100 -- python train.py --lr 0.1
     """
-    from .. import script
+    with uncollected():
+        from .. import script
 
     with refusals(ValueError, LookupError):
         chosen = None if schedule is None else script.schedule_from(schedule)
@@ -204,6 +206,18 @@ def observe(
         again = {"out": wish.out, "schedule": schedule} | wishes
         code = script.run(command, wish, typed(again, laws=laws), module=module)
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Imports make a million objects and no garbage: Python need not look for it meanwhile."""
+    wanted = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if wanted:
+            gc.enable()
 
 
 def trained(
