@@ -121,6 +121,11 @@ def test_an_error_of_the_script_is_its_own(tmp_path: Path) -> None:
     assert open_run(tmp_path / "runs" / "plain_loop").manifest["status"] == "failed"
 
 
+def test_the_collector_is_on_while_the_script_runs(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("import gc; print(gc.isenabled())")
+    assert observed("--quiet", "train.py", cwd=tmp_path).stdout == "True\n"
+
+
 def test_the_module_door_and_a_sum(tmp_path: Path) -> None:
     script = SCRIPTS / "plain_loop.py"
     words = ("-m", "lawful.observe", "--out", "run", "--quiet", script, "--sum", "--steps", "3")
