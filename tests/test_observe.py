@@ -257,6 +257,9 @@ class Compiled:
 
 # Old torch (2.6 does) breaks the graph at a hook on a tensor inside: slower, and as right.
 HOOKS_COMPILE = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
+COMPILER_TALKS = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore:The .grad attribute of a Tensor:UserWarning"
+)
 
 
 def matrices(out: Path) -> dict[tuple[str, int, str], np.ndarray]:
@@ -278,9 +281,7 @@ def matrices(out: Path) -> dict[tuple[str, int, str], np.ndarray]:
         pytest.param("wrapped", "inductor", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore:The .grad attribute of a Tensor:UserWarning"
-)
+@COMPILER_TALKS
 def test_a_compiled_run_is_observed_without_a_graph_break(
     how: str, backend: str, tmp_path: Path
 ) -> None:
@@ -382,9 +383,7 @@ class TwoViews:
         pytest.param("whole", "inductor", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore:The .grad attribute of a Tensor:UserWarning"
-)
+@COMPILER_TALKS
 def test_a_compiled_run_tells_what_an_eager_one_does(
     how: str, backend: str, tmp_path: Path
 ) -> None:
