@@ -255,6 +255,18 @@ def killed_at_random(path, seconds):
         return [int(line) for line in writer.stdout.read().splitlines() if line.isdigit()]
 
 
+@pytest.mark.parametrize("left", ["-journal", "-wal", "-shm"])
+@pytest.mark.parametrize("content", [b"", b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + bytes(504)])
+def test_a_run_killed_as_it_began_is_begun_anew(left, content, tmp_path):
+    """Before its database is in WAL mode SQLite keeps a journal beside it."""
+    path = tmp_path / "run"
+    (path / ARRAYS).mkdir(parents=True)
+    (path / (DATABASE + left)).write_bytes(content)
+    with RunWriter.create(path, {}, resume=True) as writer:
+        writer.write(0, rows(0))
+    assert open_run(path).steps == [0]
+
+
 def test_kill_9_loses_at_most_the_step_in_flight(tmp_path):
     chance = random.Random(0)
     acknowledged = []

@@ -30,7 +30,9 @@ from .measurement import Measurement
 from .vocabulary import quantity
 
 EVENTS = ("info", "warning", "error")
-_OURS = {ARRAYS, DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{MANIFEST}.tmp", LOCK}
+# A run killed as it began may leave any of them, the journal from before there is a WAL.
+_BESIDE = {f"{DATABASE}-{end}" for end in ("wal", "shm", "journal")}
+_OURS = {ARRAYS, DATABASE, *_BESIDE, f"{MANIFEST}.tmp", LOCK}
 
 
 class RunWriter:
