@@ -154,6 +154,11 @@ def test_blocks_of_rows_add_up(d: int, dtype: torch.dtype) -> None:
         np.testing.assert_allclose(numbers.trace, M.diagonal(dim1=1, dim2=2).sum(1), rtol=rtol)
         scale = float(flat.abs().sum(1).max())
         np.testing.assert_allclose(numbers.total, flat.sum(1), rtol=rtol, atol=rtol * scale)
+        for got, z in zip(numbers.quadratic, (x, y), strict=True):
+            rows = z[:, 0]
+            np.testing.assert_allclose(
+                got.squeeze(2), torch.einsum("ki,jil,kl->jk", rows, M, rows), rtol=rtol
+            )
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -59,6 +59,15 @@ def test_economy_basis_matches_the_singular_value_decomposition() -> None:
         torch.testing.assert_close(U.T @ U, torch.eye(20, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("d", [1, 127, 128, 129, 300])
+def test_powers_along_any_directions_are_a_diagonal(d: int) -> None:
+    some = torch.Generator().manual_seed(d)
+    M, basis = (torch.randn(d, k, generator=some, dtype=torch.float64) for k in (d, 5))
+    M = M + M.T
+    want = (basis.T @ M @ basis).diagonal()
+    torch.testing.assert_close(spectra.directional_power(M, basis), want, rtol=1e-12, atol=1e-10)
+
+
 def test_powers_of_a_float32_layer_keep_six_digits_down_to_the_cutoff() -> None:
     s = torch.logspace(0, -3, 100, dtype=torch.float64)
     U, V = orthogonal(120, 100, 4), orthogonal(140, 100, 5)

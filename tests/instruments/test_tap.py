@@ -727,6 +727,29 @@ def test_long_batches_are_sampled_by_position_without_the_global_generator() -> 
     assert centre == pytest.approx(whole, rel=0.1)
 
 
+@pytest.mark.parametrize("batch_dim", [0, 1])
+@pytest.mark.parametrize("T", [64, 33])
+def test_half_the_positions_of_sequences_are_every_other_one(T: int, batch_dim: int) -> None:
+    """Row t of each sequence is e_t, its gradient t: H counts how often each was taken."""
+    layer, n, batches = nn.Linear(T, 1), 32, 200
+    tap = tapped(layer, "", Scale("sum", 1), batch_dim=batch_dim)
+    tap.half_positions = True
+    rows = torch.eye(T), torch.arange(T)[:, None]
+    x, t = (v.expand(n, T, -1).movedim(0, batch_dim) for v in rows)
+    counts = torch.zeros(T)
+    for _ in range(batches):
+        (layer(x) * t).sum().backward()
+        m = tap.stream.moments()
+        assert m is not None
+        taken = m.H.diagonal() / n - counts
+        assert taken.tolist() in (([1.0, 0.0] * T)[:T], ([0.0, 1.0] * T)[:T])
+        assert torch.equal(m.kept_h.argmax(2), m.kept_g.squeeze(2).long())
+        counts += taken
+    assert tap.sampled
+    assert not tap.problem
+    assert torch.allclose(counts / batches, torch.full((T,), 0.5), atol=0.15)  # 4 deviations
+
+
 def test_a_wrapper_that_changes_the_output_is_found_out() -> None:
     class Scaled(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:

@@ -115,23 +115,15 @@ class Forms:
 def forms(side: Side) -> tuple[Forms, Forms]:
     """The raw and the centred numbers of a side.
 
-    Costs three products of the kept rows with M, and never holds a second copy of M. Nothing
-    leaves the device but the results, in one transfer.
+    Costs two products of the kept rows with M, and never holds a second copy of M. Nothing leaves
+    the device but the results, in one transfer.
     """
     means, nothing = side.means, torch.zeros_like(side.means)
     raw, centred = _matrix_numbers(side.M, nothing), _matrix_numbers(side.M, means)
-    quadratic = []
-    for z, mean in ((side.x, means[0]), (side.y, means[1])):
-        rows = z.flatten(0, 1)
-        zM = rows @ side.M  # (3, km, d)
-        quadratic.append((zM * rows).sum(2))
-        # (z−μ)(M−mmᵀ) = zM − μM − ((z−μ)·m) m: no second product with the kept rows.
-        rows = rows - mean
-        zM -= (mean @ side.M).unsqueeze(1)
-        quadratic.append((zM * rows).sum(2) - (rows @ means.T).T.square())
-    raw += [torch.stack(quadratic[0::2]), *_row_numbers(side.x, side.y)]
+    quadratic = [_quadratic(side.M, means, z, which) for which, z in ((H, side.x), (G, side.y))]
+    raw += [torch.stack([q[0] for q in quadratic]), *_row_numbers(side.x, side.y)]
     x, y = side.x - means[0], side.y - means[1]
-    centred += [torch.stack(quadratic[1::2]), *_row_numbers(x, y)]
+    centred += [torch.stack([q[1] for q in quadratic]), *_row_numbers(x, y)]
     return _to_host(side, raw), _to_host(side, centred)
 
 
@@ -150,6 +142,26 @@ def _matrix_numbers(M: Tensor, means: Tensor) -> list[Tensor]:
         inner += flat @ flat.T
         total += flat.sum(1)
     return [inner, total, M.diagonal(dim1=1, dim2=2).sum(1) - means.square().sum(1)]
+
+
+def _quadratic(M: Tensor, means: Tensor, z: Tensor, which: int) -> tuple[Tensor, Tensor]:
+    """zᵀMz and (z−μ)ᵀ(M−mmᵀ)(z−μ), μ = means[which], of kept rows z (k, m, d): each (3, km).
+
+    M is symmetric: what lies below its blocks on the diagonal is taken twice, above it never.
+    """
+    mean = means[which]
+    rows = torch.cat([z.flatten(0, 1), mean[None]])  # the last product is μM
+    twice, deviation = 2 * rows, rows - mean
+    raw = M.new_zeros(3, len(rows))
+    centred = -(deviation @ means.T).T.square()
+    for i in range(0, M.shape[1], ROWS_AT_ONCE):
+        cut, below = slice(i, i + ROWS_AT_ONCE), slice(i + ROWS_AT_ONCE, None)
+        zM = rows[:, cut] @ M[:, cut, cut] + twice[:, below] @ M[:, below, cut]
+        raw += (zM * rows[:, cut]).sum(2)
+        # (z−μ)M = zM − μM: no second product with the rows, and no digits cancel in a square.
+        zM -= zM[:, -1:].clone()
+        centred += (zM * deviation[:, cut]).sum(2)
+    return raw[:, :-1], centred[:, :-1]
 
 
 def _row_numbers(x: Tensor, y: Tensor) -> list[Tensor]:

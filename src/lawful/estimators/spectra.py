@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 NAN = math.nan
+ROWS_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,17 @@ def singular_basis(W: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def directional_power(M: Tensor, basis: Tensor) -> Tensor:
-    """The diagonal b_iᵀ M b_i of a symmetric M in a basis: (d, d), (d, k) → (k,) float64."""
+    """The diagonal b_iᵀ M b_i of a symmetric M in a basis: (d, d), (d, k) → (k,) float64.
+
+    Of M nothing below its diagonal blocks is read: what lies above them counts twice.
+    """
     narrow = basis.to(M.dtype)  # rounding of float32: 2⁻²³ of the largest power, see the floor
-    return (narrow * (M @ narrow)).sum(0, dtype=torch.float64)
+    power = M.new_zeros(basis.shape[1], dtype=torch.float64)
+    for i in range(0, len(M), ROWS_AT_ONCE):
+        cut, right = slice(i, i + ROWS_AT_ONCE), slice(i + ROWS_AT_ONCE, None)
+        Mb = torch.addmm(M[cut, cut] @ narrow[cut], M[cut, right], narrow[right], alpha=2)
+        power += (narrow[cut] * Mb).sum(0, dtype=torch.float64)
+    return power
 
 
 def singular_basis_powers(W: Tensor, H_a: Tensor, G_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -121,19 +121,22 @@ def why_not(module: nn.Module) -> str:
 
 # -- rows ----------------------------------------------------------------------------------------
 
+Positions = Tensor | slice | None  # those to take, all when None; of patches never a slice
+
 
 def input_rows(
-    map: LinearMap, x: Tensor, batch: int | None, at: Tensor | None, batch_dim: int = 0
+    map: LinearMap, x: Tensor, batch: int | None, at: Positions, batch_dim: int = 0
 ) -> Tensor:
     """(n, T, d_a) rows of the input x, at the positions `at` only (all of them when None)."""
     if map.kind == "conv":
+        assert not isinstance(at, slice)
         return _folded(_patches(map.module, x, at), batch)
     rows = _clustered(x, batch, batch_dim)
     return rows if at is None else rows[:, at]
 
 
 def output_rows(
-    map: LinearMap, y: Tensor, batch: int | None, at: Tensor | None, batch_dim: int = 0
+    map: LinearMap, y: Tensor, batch: int | None, at: Positions, batch_dim: int = 0
 ) -> Tensor:
     """(n, T, d_b) rows of an output-shaped tensor (h_b or its gradient)."""
     if map.kind == "conv":

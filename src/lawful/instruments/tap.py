@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from ..estimators.moments import normalised
-from ..estimators.stream import MomentStream
+from ..estimators.stream import KEEP_ROWS, MomentStream
 from . import compiled
 from .attention import ShownInGraph, watch_attention
 from .distributed import sharded
-from .maps import LinearMap, input_rows, output_rows, positions, unbatched
+from .maps import LinearMap, Positions, input_rows, output_rows, positions, unbatched
 
 View = Callable[[Tensor], Tensor]
 THINNED, THINNED_SAMPLES = 512, 64
@@ -71,7 +71,8 @@ class Tap:
 
     rows_cap: at most this many rows are taken from a batch, at positions drawn at random for
               each batch from a private generator; convolutions would cost more than training.
-    half_positions: of sequences and images half the positions are taken, down to 512 rows.
+    half_positions: of sequences every other position is taken, of images half of them at random,
+              down to 512 rows.
     half_samples: of plain samples every other one is taken, down to 64.
     normalise: divide each row by its norm before it is summed.
     """
@@ -161,13 +162,7 @@ class Tap:
         with torch.autocast(g.device.type, enabled=False):
             batch = None if unbatched(self.map, g) else batch
             clusters, T = positions(self.map, g, batch, self.batch_dim)
-            at, cap = None, self.rows_cap
-            if self.half_positions:
-                cap = min(cap, max(THINNED, clusters * T // 2))
-            if clusters * T > cap and T > 1:
-                self.sampled = True
-                some = max(2, cap // clusters)
-                at = torch.randperm(T, generator=self._generator)[:some].to(g.device)
+            at = self._thinned(clusters, T, g.device)
             y = output_rows(self.map, g, batch, at, self.batch_dim)
             x = self._rows_of_h(self.map, h, batch, at, self.batch_dim)
             if self.half_samples and T == 1 and clusters >= 2 * THINNED_SAMPLES:
@@ -183,6 +178,22 @@ class Tap:
             self.stream.update(x, y, again=this is not None and this == self._latest)
             self._latest = this
             self.ever = True
+
+    def _thinned(self, clusters: int, T: int, device: torch.device) -> Positions:
+        """The positions to take of a batch, by the private generator; None for all of them.
+
+        Half the positions of sequences are every other one, from the first or from the second:
+        as likely as any, and read where they lie, without a copy.
+        """
+        rows = clusters * T
+        cap = min(self.rows_cap, max(THINNED, rows // 2)) if self.half_positions else self.rows_cap
+        if rows <= cap or T == 1:
+            return None
+        self.sampled = True
+        if cap == rows // 2 and T >= 2 * KEEP_ROWS and self.map.kind != "conv":
+            return slice(int(torch.randint(2, (), generator=self._generator)), None, 2)
+        drawn = torch.randperm(T, generator=self._generator)[: max(2, cap // clusters)]
+        return drawn.to(device)
 
     def begin(self) -> None:
         """Start from zero."""
