@@ -82,9 +82,14 @@ def test_ratios(law, empty):
 def test_modes(empty):
     empty.record("mode_error_bound", 0.01, layer="mode 0", stderr=0.0)
     empty.record("input_condition", 1.0, layer="mode 0", stderr=0.0)
+    empty.record("mode_reached", 0.9, layer="mode 0", stderr=0.0)
     for error, status in ((0.014, "holds"), (0.016, "violated")):
         empty.record("mode_error", error, layer="mode 0", stderr=0.0)
         assert empty.verdict("mode_dynamics", "mode 0").status == status
+    empty.record("mode_reached", 0.4, layer="mode 0", stderr=0.0)
+    early = empty.verdict("mode_dynamics", "mode 0")
+    assert early.status == "undetermined"
+    assert "0.40 of its strength" in early.sentence
     empty.record("input_condition", 2.0, layer="mode 0", stderr=0.0)
     assert empty.verdict("mode_dynamics", "mode 0").status == "out of regime"
 

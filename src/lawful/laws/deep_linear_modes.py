@@ -9,6 +9,9 @@ within 2.5 %.
 
 Stages. As many neighbouring modes are learned one after the other as predicted.
 
+What was followed. The measured or the foreseen mode must come to half of its strength: before that
+both lie near the start, wherever the law leads.
+
 Regime: whitened inputs (condition number ≤ 1.1: at 2 the path is off by 12 %, at 10 by 30 %), full
 batches, small or balanced weights. The record of a world tells condition number and scale.
 
@@ -30,13 +33,22 @@ from .verdict import Verdict
 if TYPE_CHECKING:
     from ..record import Run
 
-WHITE, SMALL, STEPS = 1.1, 0.01, 1.5
+WHITE, SMALL, STEPS, LEARNED = 1.1, 0.01, 1.5, 0.5
 SOURCE = "Saxe, McClelland, Ganguli, arXiv 1312.6120"
 
 
 def _white(run: Run, layer: str) -> tuple[Condition, ...]:
     text = "inputs are not white (condition number {value}): modes do not decouple"
     return (at_most(run, "input_condition", layer, WHITE, text),)
+
+
+def _white_and_learned(run: Run, layer: str) -> tuple[Condition, ...]:
+    reached = number(run, "mode_reached", layer)
+    text = f"neither it nor its path has come further than {show(reached)} of its strength"
+    return (
+        *_white(run, layer),
+        Condition("mode_reached", bool(reached >= LEARNED), reached, text),
+    )
 
 
 def _white_and_small(run: Run, layer: str) -> tuple[Condition, ...]:
@@ -51,8 +63,8 @@ def _white_and_small(run: Run, layer: str) -> tuple[Condition, ...]:
     equation="max|u − u_theory|/s ≤ 1.5·(what steps of this size do)",
     source=SOURCE,
     bibtex=bibliography.DEEP_LINEAR_MODES,
-    needs=("mode_error", "mode_error_bound", "input_condition"),
-    regime=_white,
+    needs=("mode_error", "mode_error_bound", "mode_reached", "input_condition"),
+    regime=_white_and_learned,
     predict=lambda run, layer: Prediction(
         STEPS * number(run, "mode_error_bound", layer), "the path, to what finite steps do"
     ),
@@ -61,7 +73,7 @@ def _white_and_small(run: Run, layer: str) -> tuple[Condition, ...]:
 def mode_dynamics(run: Run, layer: str) -> Verdict:
     """Effect: the largest departure from the path; null: 1, a mode that is not learned at all."""
     end, bound = last(run, "mode_error", layer), number(run, "mode_error_bound", layer)
-    unmet, limit = barred(_white(run, layer)), STEPS * bound
+    unmet, limit = barred(_white_and_learned(run, layer)), STEPS * bound
     if unmet is not None:
         status, why = status_of(unmet), unmet.sentence
     elif not math.isfinite(end.value) or math.isnan(bound):

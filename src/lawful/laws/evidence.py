@@ -58,9 +58,11 @@ def number(run: Run, quantity: str, layer: str, step: int | None = None) -> floa
 def show(x: float) -> str:
     """A number as sentences print it.
 
-    >>> show(0.9634), show(35.21), show(0.0021), show(float("nan"))
-    ('0.96', '35.21', '0.0021', 'unknown')
+    >>> show(0.9634), show(-35.21), show(-7.94e-6), show(float("nan"))
+    ('0.96', '−35.21', '−7.9e-6', 'unknown')
     """
     if not math.isfinite(x):
         return "unknown"
-    return f"{x:.2f}" if x == 0 or 0.01 <= abs(x) < 1000 else f"{x:.2g}"
+    text = f"{x:.2f}" if x == 0 or 0.01 <= abs(x) < 1000 else f"{x:.2g}"
+    mantissa, e, exponent = text.partition("e")
+    return mantissa.replace("-", "−") + (f"e{int(exponent)}" if e else "")

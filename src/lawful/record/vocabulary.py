@@ -333,6 +333,7 @@ _PLAIN = [
         "mode_error_bound",
         "the mode_error that finite steps make, of the strongest mode, to first order",
     ),
+    Quantity("mode_reached", "largest u/s or u_theory/s of a mode in training"),
     Quantity("mode_error_order", "ηs_maxL/2, L layers: the order of mode_error"),
     Quantity("half_time", "η·steps until a mode has half of its strength", "1/s"),
     Quantity("mode_leakage", "off-diagonal over diagonal of UᵀWV, at most in training"),

@@ -201,9 +201,10 @@ def write_paths(
                 step, beside(step, layer, "mode_projection", seen[k, step], foreseen[k, step])
             )
         error = float(np.max(np.abs(seen[k] - foreseen[k])) / strength)
+        furthest = float(max(seen[k].max(), foreseen[k].max()) / strength)
         for quantity, value in (
             ("mode_error", error), ("mode_error_bound", bound), ("mode_error_order", order),
-            ("mode_leakage", leak), ("input_condition", case.condition),
+            ("mode_reached", furthest), ("mode_leakage", leak), ("input_condition", case.condition),
         ):  # fmt: skip
             writer.write(last_step, averaged(last_step, layer, quantity, value))
 
