@@ -25,6 +25,7 @@ from .shell import (
     in_a_sentence,
     opened,
     refusals,
+    some_layers,
     swept,
 )
 
@@ -161,14 +162,7 @@ def sweep(
     help="A law, a family or a glob; may be repeated.",
 )
 @click.option("--schedule", metavar="WHEN", help="every:K, log:N, at:STEP,STEP… or budget:SHARE.")
-@click.option(
-    "--layers",
-    multiple=True,
-    default=("*",),
-    show_default=True,
-    metavar="GLOB",
-    help="Layers to observe, !GLOB leaves out; may be repeated.",
-)
+@some_layers
 @click.option("--reduction", type=click.Choice(["mean", "sum"]), help="Of the loss [watched].")
 @click.option(
     "--accumulation", type=click.IntRange(min=1), help="Micro-batches averaged in a step [watched]."

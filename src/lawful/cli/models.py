@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .shell import Refused, a_seed, as_json, console, emit, in_a_sentence, refusals
+from .shell import (
+    Refused,
+    a_seed,
+    as_json,
+    console,
+    emit,
+    in_a_sentence,
+    refusals,
+    some_data,
+    some_layers,
+)
 
 if TYPE_CHECKING:
     from ..inspect import Loaded
@@ -52,7 +62,7 @@ def symmetries(factory: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("model", metavar="MODEL")
-@click.option("--data", metavar="DATA", help="Data set of the lab, a .npz file or an image folder.")
+@some_data
 @click.option(
     "--optimizer",
     type=click.Choice(["sgd", "adam", "adamw"]),
@@ -108,19 +118,12 @@ def predict(model: str, data: str | None, as_json: bool, seed: int, **settings: 
 @click.argument("model", metavar="CHECKPOINT|MODEL")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder [runs/NAME].")
 @click.option("--weights", type=click.Path(path_type=Path), help="File of weights for a function.")
-@click.option("--data", metavar="DATA", help="Data set of the lab, a .npz file or an image folder.")
+@some_data
 @click.option(
     "--loss", type=click.Choice(["cross_entropy", "mse"]), help="Of DATA [by its labels]."
 )
 @click.option("--laws", multiple=True, metavar="NAME", help="Only these; may be repeated.")
-@click.option(
-    "--layers",
-    multiple=True,
-    default=("*",),
-    show_default=True,
-    metavar="GLOB",
-    help="Layers to measure, !GLOB leaves out; may be repeated.",
-)
+@some_layers
 @click.option(
     "--samples",
     type=click.IntRange(min=2),

@@ -50,6 +50,17 @@ a_run = click.argument("run", type=click.Path(path_type=Path))
 some_laws = click.option(
     "--law", "names", multiple=True, metavar="NAME", help="Only this law; may be repeated."
 )
+some_layers = click.option(
+    "--layers",
+    multiple=True,
+    default=("*",),
+    show_default=True,
+    metavar="GLOB",
+    help="Layers to measure, !GLOB leaves out; may be repeated.",
+)
+some_data = click.option(
+    "--data", metavar="DATA", help="Data set of the lab, a .npz file or an image folder."
+)
 SEEDS = click.IntRange(0, 2**32 - 1)
 """What torch, NumPy and scikit-learn all take."""
 

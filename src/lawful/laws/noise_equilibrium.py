@@ -8,7 +8,8 @@ that of its slowest neurons, but for those with less than 1 % of Σ‖θ_i‖⁴
 
 Test. The gap ‖C − C*‖/‖θ‖², averaged over the last quarter of the run, has fallen by at least 0.1
 and ends below 0.1. C* is that of the orbit on which the run is at that time: what it learns changes
-orbit and noise, and C* is taken from the window's own noise, never from C.
+orbit and noise, and C* is taken from the window's own noise, never from C. The gap is a norm, to
+which the error of C* adds: of few samples it reads too high, and the law is called violated sooner.
 
 Regime. SGD without momentum, coupled decay; not Adam. Three relaxation times before the last
 quarter, else `undetermined`, with η²·steps in numbers: equilibrium is reached in 1/η² steps, so

@@ -253,7 +253,9 @@ _PLAIN = [
     Quantity(
         "charge_noises", "Tr[Σ₁A_i], Σ₁ the covariance of per-sample gradients", "ℓ²/W²", True
     ),
-    Quantity("charge_gap", "‖C − C*‖/charge_size, C* the noise equilibrium on this orbit"),
+    Quantity(
+        "charge_gap", "‖C − C*‖/charge_size, C* the noise equilibrium on this orbit; its error adds"
+    ),
     Quantity("equilibrium_shift", "root mean square of λ*, the way along the orbit to equilibrium"),
     Quantity(
         "equilibrium_shifts", "λ* of each direction (k logarithms for a k × k mixing)", "1", True
