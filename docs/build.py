@@ -133,7 +133,8 @@ def law_index(all_laws: Iterable[Law]) -> str:
 def law_row(law: Law, folder: str = "") -> str:
     """One line of a table of laws; the README has the same, from its own folder."""
     link = f"[`{law.name}`]({folder}{law.name}.md)"
-    return f"| {link} | {law.statement} | `{law.equation}` |"
+    equation = law.equation.replace("|", "\\|")  # a bar ends a cell, also between backquotes
+    return f"| {link} | {_cell(law.statement)} | `{equation}` |"
 
 
 def quantity_page(all_laws: Iterable[Law]) -> str:

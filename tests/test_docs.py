@@ -98,6 +98,15 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_rows_have_the_cells_of_their_head(page: Path) -> None:
+    """A bar that is not escaped ends a cell, also between backquotes."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        head, *rows = [len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()]
+        assert set(rows) == {head}, table
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_command_lines_are_accepted(page: Path) -> None:
     lines = [line for block in blocks(page, "bash") for line in block.splitlines()]
     for line in (line for line in lines if line.startswith("lawful ")):
