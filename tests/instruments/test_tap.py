@@ -736,7 +736,7 @@ def test_half_the_positions_of_sequences_are_every_other_one(T: int, batch_dim: 
     tap.half_positions = True
     rows = torch.eye(T), torch.arange(T)[:, None]
     x, t = (v.expand(n, T, -1).movedim(0, batch_dim) for v in rows)
-    counts = torch.zeros(T)
+    counts, begins = torch.zeros(T), []
     for _ in range(batches):
         (layer(x) * t).sum().backward()
         m = tap.stream.moments()
@@ -744,10 +744,13 @@ def test_half_the_positions_of_sequences_are_every_other_one(T: int, batch_dim: 
         taken = m.H.diagonal() / n - counts
         assert taken.tolist() in (([1.0, 0.0] * T)[:T], ([0.0, 1.0] * T)[:T])
         assert torch.equal(m.kept_h.argmax(2), m.kept_g.squeeze(2).long())
+        begins.append(int(taken[1]))
         counts += taken
     assert tap.sampled
     assert not tap.problem
-    assert torch.allclose(counts / batches, torch.full((T,), 0.5), atol=0.15)  # 4 deviations
+    assert torch.equal(counts, torch.full((T,), batches / 2))
+    assert all(a != b for a, b in zip(begins[0::2], begins[1::2], strict=True))
+    assert 30 < sum(begins[0::2]) < 70  # of 100 pairs, 4 deviations
 
 
 def test_a_wrapper_that_changes_the_output_is_found_out() -> None:

@@ -98,6 +98,7 @@ class Tap:
         self.stream = MomentStream(map.d_a, map.d_b, seed=seed)
         self.rows_cap = max(16 * max(map.d_a, map.d_b), 4096)
         self._generator = torch.Generator().manual_seed(seed + 1)
+        self._others: int | None = None  # where the positions begin that the last batch left out
         self._trusted = False
         self._rows_of_h = output_rows if map.kind == "embedding" else input_rows
 
@@ -182,8 +183,8 @@ class Tap:
     def _thinned(self, clusters: int, T: int, device: torch.device) -> Positions:
         """The positions to take of a batch, by the private generator; None for all of them.
 
-        Half the positions of sequences are every other one, from the first or from the second:
-        as likely as any, and read where they lie, without a copy.
+        Half the positions of sequences are every other one, read where they lie, without a copy:
+        from the first or from the second, as chance will, and in the next batch the others.
         """
         rows = clusters * T
         cap = min(self.rows_cap, max(THINNED, rows // 2)) if self.half_positions else self.rows_cap
@@ -191,14 +192,18 @@ class Tap:
             return None
         self.sampled = True
         if cap == rows // 2 and T >= 2 * KEEP_ROWS and self.map.kind != "conv":
-            return slice(int(torch.randint(2, (), generator=self._generator)), None, 2)
+            first, self._others = self._others, None
+            if first is None:
+                first = int(torch.randint(2, (), generator=self._generator))
+                self._others = 1 - first
+            return slice(first, None, 2)
         drawn = torch.randperm(T, generator=self._generator)[: max(2, cap // clusters)]
         return drawn.to(device)
 
     def begin(self) -> None:
         """Start from zero."""
         self.stream.reset()
-        self._latest = None
+        self._latest = self._others = None
 
     def _trace(self, x: Tensor | None, y: Tensor, see: View, cut: View) -> None:
         """`_watch`, as a graph being compiled is to do it."""
