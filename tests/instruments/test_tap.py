@@ -753,6 +753,21 @@ def test_half_the_positions_of_sequences_are_every_other_one(T: int, batch_dim: 
     assert 30 < sum(begins[0::2]) < 70  # of 100 pairs, 4 deviations
 
 
+def test_half_the_samples_are_the_other_half_in_the_next_batch() -> None:
+    """Also where a pass that is not differentiated lies between two batches; x_i = e_i."""
+    model, x = nn.Sequential(nn.Linear(128, 1)), torch.eye(128)
+    tap = tapped(model, "0", Scale("mean", 1))
+    tap.half_samples = True
+    for batches in (1, 2):
+        model(x).square().mean().backward()
+        with torch.no_grad():
+            model(x)
+        m = tap.stream.moments()
+        assert m is not None
+        assert m.H.diagonal().sum() == 64 * batches
+    assert torch.equal(m.H, torch.eye(128))
+
+
 def test_a_wrapper_that_changes_the_output_is_found_out() -> None:
     class Scaled(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:

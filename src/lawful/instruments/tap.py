@@ -98,6 +98,7 @@ class Tap:
         self.stream = MomentStream(map.d_a, map.d_b, seed=seed)
         self.rows_cap = max(16 * max(map.d_a, map.d_b), 4096)
         self._generator = torch.Generator().manual_seed(seed + 1)
+        self._half = 1  # which half of the samples was taken last
         self._others: int | None = None  # where the positions begin that the last batch left out
         self._trusted = False
         self._rows_of_h = output_rows if map.kind == "embedding" else input_rows
@@ -168,8 +169,9 @@ class Tap:
             x = self._rows_of_h(self.map, h, batch, at, self.batch_dim)
             if self.half_samples and T == 1 and clusters >= 2 * THINNED_SAMPLES:
                 self.sampled = True
-                first = (of_pass or 0) % 2  # the calls of one pass take the same samples
-                x, y = x[first::2], y[first::2]
+                if self._latest is None or self._latest[0] != of_pass:
+                    self._half = 1 - self._half  # the calls of one pass take the same samples
+                x, y = x[self._half :: 2], y[self._half :: 2]
             y = self.scale.unscaled(_wide(y)) * self.scale.factor(batch or clusters)
             if self.scale.scaler is not None and not torch.isfinite(y).all():
                 return  # the scale was too large: the scaler passes this batch over, and so do we
