@@ -757,7 +757,7 @@ def _sharing(parameter: nn.Parameter | None, everyone: list[nn.Parameter | None]
 
 def _notes(tap: Tap) -> list[str]:
     frozen = tap.map.parameter is not None and not tap.map.parameter.requires_grad
-    sampled = "of a large batch half was taken (positions at random, samples in turn), and "
+    sampled = "of a large batch half was taken (every other one, of patches at random), and "
     sampled += f"{tap.rows_cap} rows at most"
     return ["frozen"] * frozen + [sampled] * tap.sampled
 
