@@ -35,6 +35,27 @@ def test_strengths_are_eigenvalues_of_the_embedding():
     assert sc.strengths(WW, A0 + C) == pytest.approx(brute)
 
 
+def test_the_error_of_a_mean_strength_knows_that_sgd_forgets_slowly():
+    """WᵀW = P + correlated noise, memory 20 steps: the 95 % interval holds the truth as often."""
+    rng, inside = np.random.default_rng(0), []
+    P, Sigma, memory = np.diag([2.0, 1.0, 0.5]), np.diag([1.0, 2.0, 0.5]), np.exp(-1 / 20)
+    truth = sc.strengths(P, Sigma)
+    for _ in range(150):
+        kicks = 0.01 * rng.normal(size=(500, 3, 3))
+        noise = [kicks[0] / np.sqrt(1 - memory**2)]
+        for kick in kicks[1:]:
+            noise.append(memory * noise[-1] + kick)
+        p, errors = sc.averaged_strengths(P + np.array(noise) + np.swapaxes(noise, 1, 2), Sigma)
+        inside.append(np.abs(p - truth) < 1.96 * errors)
+    assert 0.9 < np.mean(inside) < 0.99
+
+
+def test_one_step_has_strengths_and_no_error():
+    p, errors = sc.averaged_strengths(np.diag([1.0, 3.0])[None], np.eye(2))
+    assert p.tolist() == [3.0, 1.0]
+    assert np.isnan(errors).all()
+
+
 def test_a_toy_run_lets_theory_speak_of_linear_encoders_only(tmp_path):
     chosen = experiment("ssl-collapse")
     settings = chosen.configure(["steps=2", "batch=8", "measurements=2"])

@@ -103,7 +103,7 @@ def weigh(bounds: tuple[float, float], exact: float, tolerance: float) -> tuple[
         return "undetermined", "a prediction, a measurement or its error is missing"
     status = place(bounds, exact - tolerance, exact + tolerance)
     clauses = {"holds": "as predicted, within ", "violated": "not as predicted, within "}
-    return status, f"{clauses.get(status, 'its interval straddles ±')}{tolerance:g}"
+    return status, f"{clauses.get(status, 'its interval straddles ±')}{tolerance:.2g}"
 
 
 def at_most(run: Run, quantity: str, layer: str, limit: float, sentence: str) -> Condition:
