@@ -14,8 +14,8 @@ from torch import Tensor
 
 from lawful.estimators.similarity import (
     Similarity,
-    canonical,
     canonical_correlations,
+    cca,
     cka,
     hsic,
     most_alike,
@@ -25,7 +25,7 @@ from lawful.estimators.similarity import (
 seeds = st.integers(0, 10_000)
 MEASURES = {
     "cka": cka,
-    "canonical": canonical,
+    "cca": cca,
     "neighbours": lambda X, Y: mutual_neighbours(X, Y, 3),
 }
 everywhere = pytest.mark.parametrize("name", list(MEASURES))
@@ -126,7 +126,7 @@ def test_adjusted_squares_are_low_by_what_is_said(rho: float) -> None:
     found = []
     for seed in range(300):
         X, noise = draw(seed, 60, 3), draw(seed + 1000, 60, 3)
-        found.append(canonical(X, rho * X + math.sqrt(1 - rho**2) * noise).value)
+        found.append(cca(X, rho * X + math.sqrt(1 - rho**2) * noise).value)
     error = float(np.std(found)) / 300**0.5
     assert np.mean(found) == pytest.approx(rho**2 * (1 - (1 - rho**2) * 4 / 60), abs=4 * error)
 
@@ -160,10 +160,10 @@ def test_equals_are_one(name: str) -> None:
 
 def test_any_invertible_map_keeps_canonical_correlations() -> None:
     X, Y = alike(0, 40, 0.7)
-    there = canonical(X @ draw(3, 5, 5) + 4, Y)
-    assert there.value == pytest.approx(canonical(X, Y).value)
-    doubled = canonical(torch.cat([X, X], 1), Y)
-    assert doubled.value == pytest.approx(canonical(X, Y).value)
+    there = cca(X @ draw(3, 5, 5) + 4, Y)
+    assert there.value == pytest.approx(cca(X, Y).value)
+    doubled = cca(torch.cat([X, X], 1), Y)
+    assert doubled.value == pytest.approx(cca(X, Y).value)
 
 
 # -- searches -----------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def unknown(s: Similarity) -> bool:
     return math.isnan(s.value) and math.isnan(s.stderr)
 
 
-@pytest.mark.parametrize("name", ["cka", "canonical"])
+@pytest.mark.parametrize("name", ["cka", "cca"])
 def test_no_answer_is_made_up(name: str) -> None:
     measure, X = MEASURES[name], draw(0, 30, 4)
     assert unknown(measure(X[:3], X[:3]))
@@ -204,7 +204,7 @@ def test_no_answer_is_made_up(name: str) -> None:
 
 
 def test_a_layer_as_wide_as_the_samples_are_many_contains_all_others() -> None:
-    wide = canonical(draw(0, 20, 30), draw(1, 20, 3))
+    wide = cca(draw(0, 20, 30), draw(1, 20, 3))
     assert unknown(wide)
     assert (wide.plugin, wide.chance) == (pytest.approx(1), pytest.approx(1))
 
@@ -220,7 +220,7 @@ def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match=r"same n samples, got \(30, 4\) and \(29, 4\)"):
         cka(X, X[1:])
     with pytest.raises(ValueError, match="average the positions"):
-        canonical(X.view(5, 6, 4), X)
+        cca(X.view(5, 6, 4), X)
     for k in (0, 29):
         with pytest.raises(ValueError, match="give a k from 1 to 28"):
             mutual_neighbours(X, X, k)

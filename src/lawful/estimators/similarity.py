@@ -120,7 +120,7 @@ def mutual_neighbours(X: Tensor, Y: Tensor, k: int = 10) -> Similarity:
     return Similarity(score(everyone), stderr, share(everyone), k / (n - 1))
 
 
-def canonical(X: Tensor, Y: Tensor) -> Similarity:
+def cca(X: Tensor, Y: Tensor) -> Similarity:
     """Mean squared canonical correlation of X (n, d_x) and Y (n, d_y).
 
     NaN where a representation spans all n − 1 directions that n samples have: it then contains
