@@ -40,10 +40,10 @@ demo: $(VENV)/.demo
 	@echo "Open $(DEMO)/report.html in a browser."
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 test-all: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(JOBS) -m "slow or not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "slow or not slow"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
