@@ -12,6 +12,7 @@ from lawful.lab import datasets
 from lawful.lab.datasets import (
     DataNotFound,
     batches,
+    classified,
     find,
     fingerprint,
     flatten,
@@ -234,6 +235,59 @@ def test_npz_in_both_forms(tmp_path):
         npz(tmp_path / "odd.npz")
 
 
+def test_npz_takes_pictures_of_bytes_columns_of_labels_and_single_targets(tmp_path):
+    draw = np.random.default_rng(0)
+    x, labels = draw.integers(0, 256, (20, 4, 4)).astype(np.uint8), np.arange(20) % 4
+    np.savez(tmp_path / "bytes.npz", x=x, y=labels[:, None])
+    data = standardise(npz(tmp_path / "bytes.npz"))
+    assert data.x_train.dtype == torch.float32
+    assert (data.y_train.shape, data.outputs) == ((16,), 4)
+    np.savez(tmp_path / "target.npz", x=x, y=labels / 4)
+    assert (npz(tmp_path / "target.npz").y_train.shape, npz(tmp_path / "target.npz").outputs) == (
+        (16, 1), 1,
+    )  # fmt: skip
+    np.savez(tmp_path / "text.npz", x=labels.reshape(5, 4), y=labels.reshape(5, 4))
+    assert npz(tmp_path / "text.npz").x_train.dtype == torch.int64
+
+
+def test_npz_counts_a_class_that_only_the_test_set_has(tmp_path):
+    x = np.ones((6, 2))
+    parts = {"x_train": x, "y_train": np.arange(6) % 3, "x_test": x, "y_test": np.arange(6)}
+    np.savez(tmp_path / "more.npz", **parts)
+    assert npz(tmp_path / "more.npz").outputs == 6
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"x": np.ones((20, 3)), "y": np.zeros(10, int)}, "x has 20 samples and y has 10"),
+        ({"x": np.ones((20, 3)), "y": np.array(["a", "b"] * 10)}, "y has dtype <U1"),
+        ({"x": np.ones((20, 3)) * 1j, "y": np.zeros(20, int)}, "x has dtype complex128"),
+        ({"x": np.ones((0, 3)), "y": np.zeros(0, int)}, r"x has .* shape \(0, 3\)"),
+        ({"x": np.float64(1), "y": np.int64(1)}, r"x has .* shape \(\)"),
+        ({"x": np.full((20, 3), np.nan), "y": np.zeros(20, int)}, "x holds NaN"),
+        ({"x": np.ones((20, 3)), "y": np.eye(20, dtype=int)}, r"y has shape \(20, 20\).*argmax"),
+        (
+            {"x_train": np.ones((5, 3)), "y_train": np.zeros(5, int)}
+            | {"x_test": np.ones((5, 4)), "y_test": np.zeros(5, int)},
+            r"x_train is \(3,\) of float32, of x_test \(4,\)",
+        ),
+    ],
+)
+def test_npz_names_the_array_that_cannot_be_used(tmp_path, arrays, said):
+    np.savez(tmp_path / "mine.npz", **arrays)
+    with pytest.raises(ValueError, match=said):
+        npz(tmp_path / "mine.npz")
+
+
+def test_targets_that_are_numbers_are_no_classes(tmp_path):
+    data = world()
+    assert classified(data) is data
+    np.savez(tmp_path / "mine.npz", x=data.x_train, y=data.x_train)
+    with pytest.raises(ValueError, match=r"'mine' has floating targets"):
+        classified(npz(tmp_path / "mine.npz"))
+
+
 def test_npz_never_unpickles(tmp_path):
     np.savez(tmp_path / "code.npz", x=np.array([{"a": 1}], dtype=object), y=np.zeros(1))
     (tmp_path / "broken.npz").write_bytes(b"PK not a zip")
@@ -259,6 +313,19 @@ def test_image_folders_in_both_forms(tmp_path):
     (tmp_path / "plain" / "dark" / "0.png").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="not a readable picture"):
         load(str(tmp_path / "plain"))
+    (tmp_path / "plain" / "dark" / "0.png").write_bytes(b"P6 1\xc32 12 255\n")  # a torn header
+    with pytest.raises(ValueError, match="not a readable picture"):
+        load(str(tmp_path / "plain"))
+
+
+def test_a_class_of_one_picture_cannot_be_split(tmp_path):
+    Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    for name, number in (("dark", 5), ("light", 1)):
+        (tmp_path / name).mkdir()
+        for i in range(number):
+            Image.new("L", (8, 8)).save(tmp_path / name / f"{i}.png")
+    with pytest.raises(ValueError, match=r"light has one picture"):
+        load(str(tmp_path))
 
 
 def test_unknown_names_and_options_are_named():

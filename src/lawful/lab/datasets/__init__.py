@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from .batches import batches
-from .dataset import Dataset, fingerprint, flatten, move, permute_labels, standardise, subset
+from .dataset import (
+    Dataset,
+    classified,
+    fingerprint,
+    flatten,
+    move,
+    permute_labels,
+    standardise,
+    subset,
+)
 from .digits import digits
 from .fashion_mnist import fashion_mnist
 from .find import DataNotFound, find
@@ -71,6 +80,7 @@ __all__ = [
     "Dataset",
     "batches",
     "cifar10",
+    "classified",
     "decode",
     "digits",
     "fashion_mnist",

@@ -103,6 +103,16 @@ def subset(data: Dataset, train: int = 0, test: int = 0, *, seed: int = 0) -> Da
     return replace(data, **picked)  # type: ignore[arg-type]
 
 
+def classified(data: Dataset) -> Dataset:
+    """The data set as it is; `ValueError` when its labels are numbers and not classes."""
+    if not data.classes:
+        raise ValueError(
+            f"data set {data.name!r} has floating targets; this world tells classes apart: give "
+            "whole numbers from 0 as y"
+        )
+    return data
+
+
 def permute_labels(data: Dataset, *, seed: int = 0) -> Dataset:
     """The negative control: the same x and the same y, dealt out at random.
 

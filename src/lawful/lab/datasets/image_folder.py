@@ -75,6 +75,10 @@ def _list(root: Path, seed: int) -> tuple[tuple[str, ...], dict, dict]:
         return classes, files, {c: _pictures(root / "test" / c) for c in classes}
     train, test = {}, {}
     for c, all_files in files.items():
+        if len(all_files) < 2:
+            raise ValueError(
+                f"{top / c} has one picture: one to train on and one to test are needed"
+            )
         order = torch.randperm(len(all_files), generator=stream(seed, "split", c)).tolist()
         held_out = max(1, len(order) // 5)
         test[c] = [all_files[i] for i in order[:held_out]]
@@ -118,6 +122,6 @@ def _picture(path: Path, size: int, grey: bool) -> Tensor:
         with Image.open(path) as picture:
             square = ImageOps.fit(picture.convert("L" if grey else "RGB"), (size, size))
             pixels = np.asarray(square, dtype=np.uint8)
-    except OSError as cause:
+    except (OSError, ValueError, Image.DecompressionBombError) as cause:
         raise ValueError(f"{path} is not a readable picture ({cause})") from cause
     return torch.from_numpy(pixels.copy()).reshape(size, size, -1).permute(2, 0, 1)

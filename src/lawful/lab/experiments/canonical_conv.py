@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from ...record import Run
-from ..datasets import batches, load, move, permute_labels, standardise, subset
+from ..datasets import batches, classified, load, move, permute_labels, standardise, subset
 from ..experiment import Band, Experiment, Settings, first, last, on, setting
 from ..job import Job, chunks
 from ..models import ConvNet, ResNet18, seeded
@@ -56,7 +56,7 @@ def build(settings: Conv, channels: int, outputs: int) -> nn.Module:
 
 def train(settings: Conv, job: Job) -> Run:
     device = on(settings.device)
-    data = standardise(load(settings.data))
+    data = standardise(classified(load(settings.data)))
     data = move(subset(data, settings.train, settings.test, seed=job.seed), device)
     if settings.labels == "permuted":
         data = permute_labels(data, seed=job.seed)

@@ -29,7 +29,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from ...record import Run
-from ..datasets import batches, flatten, load, move, permute_labels, standardise
+from ..datasets import batches, classified, flatten, load, move, permute_labels, standardise
 from ..experiment import Band, Experiment, Settings, first, last, on, setting, weakest
 from ..job import Job, chunks
 from ..models import MLP, seeded
@@ -52,7 +52,7 @@ class Digits(Settings):
 
 def train(settings: Digits, job: Job) -> Run:
     device = on(settings.device)
-    data = move(flatten(standardise(load(settings.data))), device)
+    data = move(flatten(standardise(classified(load(settings.data)))), device)
     if settings.labels == "permuted":
         data = permute_labels(data, seed=job.seed)
     with seeded(job.seed):

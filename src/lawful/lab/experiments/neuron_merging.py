@@ -39,7 +39,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ...record import Measurement, Run, open_run
-from ..datasets import Dataset, batches, flatten, load, standardise
+from ..datasets import Dataset, batches, classified, flatten, load, standardise
 from ..experiment import Band, Experiment, Settings, last, setting
 from ..job import Job
 from ..models.mlp import ACTIVATIONS, GAIN
@@ -83,7 +83,7 @@ class Case:
 
 
 def train(settings: Merging, job: Job) -> Run:
-    data = flatten(standardise(load(settings.data)))
+    data = flatten(standardise(classified(load(settings.data))))
     cases = [*map(Case, settings.weight_decay), Case(settings.anchored, anchored=True)]
     draw = np.random.default_rng(job.seed)
     wanted = measured_steps(settings.measurements, settings.steps)
