@@ -5,6 +5,7 @@ import os
 import signal
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,6 +15,7 @@ from lawful.lab.checkpoint import CHECKPOINT
 from lawful.lab.experiment import Band, Experiment, Settings, experiment, experiments, on, setting
 from lawful.lab.experiments import canonical_digits
 from lawful.lab.training import NonFiniteLoss
+from lawful.record.manifest import write_manifest
 
 DIGITS = experiment("canonical-digits")
 DECAY = experiment("canonical-decay")
@@ -79,6 +81,8 @@ def test_a_sweep_makes_one_run_a_value(tmp_path):
     assert [folder.name for folder in plan] == ["gamma-0", "gamma-0.001"]
     assert [DECAY.describe(s)["settings"]["gamma"] for s in plan.values()] == [0.0, 1e-3]
     assert list(DECAY.plan(DECAY.configure(["gamma=1e-3"]), tmp_path)) == [tmp_path]
+    close = DECAY.plan(DECAY.configure(["gamma=0.00100001,0.00100002"]), tmp_path)
+    assert [s.gamma for s in close.values()] == [(0.00100001,), (0.00100002,)]
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,26 @@ def test_an_interrupted_experiment_resumes_bit_for_bit(tmp_path, monkeypatch):
     before = (tmp_path / "cut" / CHECKPOINT).stat().st_mtime_ns
     DIGITS.run(settings, tmp_path / "cut", progress=False, resume=True)
     assert (tmp_path / "cut" / CHECKPOINT).stat().st_mtime_ns == before
+
+
+def test_a_batch_that_cannot_be_dealt_leaves_no_run_behind(tmp_path):
+    with pytest.raises(ValueError, match="batch=5000"):
+        DIGITS.run(DIGITS.configure([*SHORT, "batch=5000"]), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_resuming_with_other_data_is_refused(tmp_path):
+    draw = np.random.default_rng(0)
+    own, out = tmp_path / "own.npz", tmp_path / "run"
+    settings = DIGITS.configure([*SHORT, "steps=3", f"data={own}"])
+    np.savez(own, x=draw.normal(size=(40, 3)), y=np.arange(40) % 2)
+    run = DIGITS.run(settings, out, progress=False)
+    write_manifest(out, run.manifest | {"status": "interrupted"})
+    DIGITS.run(settings, out, progress=False, resume=True)
+    write_manifest(out, run.manifest | {"status": "interrupted"})
+    np.savez(own, x=draw.normal(size=(40, 3)), y=np.arange(40) % 2)
+    with pytest.raises(ValueError, match=r"was made with other data \(own, sha256"):
+        DIGITS.run(settings, out, progress=False, resume=True)
 
 
 def test_resuming_with_other_settings_is_refused(tmp_path):

@@ -103,8 +103,8 @@ def test_the_learning_rate_follows_its_schedule():
 def test_the_bar_is_on_stderr_only(capsys):
     data, model, optimizer = parts()
     deal = batches(data.x_train, data.y_train, 32, steps=5)
-    train(model, optimizer, cross_entropy, deal, steps=5, title="digits")
+    train(model, optimizer, cross_entropy, deal, steps=5, title="digits[a]")
     out, err = capsys.readouterr()
     assert out == ""
-    assert "digits" in err
+    assert "digits[a]" in err
     assert "5/5" in err

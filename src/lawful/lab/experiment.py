@@ -121,7 +121,7 @@ class Experiment:
         if len(values) == 1:
             return {out: settings}
         return {
-            out / f"{self.sweep}-{value:g}": replace(settings, **{self.sweep: (value,)})
+            out / f"{self.sweep}-{spelled(value)}": replace(settings, **{self.sweep: (value,)})
             for value in values
         }
 

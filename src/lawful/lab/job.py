@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from .. import Probe, log_spaced, observe, open_run
 from ..laws import select
 from ..record import Run, RunWriter
+from ..record.manifest import MANIFEST
 from .checkpoint import CHECKPOINT, resume
 from .datasets import Dataset
 from .training import Batches, Loss, train
@@ -68,6 +69,9 @@ class Job:
         """
         checkpoint = self.out / CHECKPOINT
         start = resume(checkpoint, model, optimizer) if self.resume else 0
+        if self.resume:
+            _same_data(self.out, data)
+        dealt = deal(start)  # first: a batch that cannot be dealt is to leave no run behind
         with observe(
             model,
             out=self.out,
@@ -85,7 +89,7 @@ class Job:
                 model,
                 optimizer,
                 loss,
-                deal(start),
+                dealt,
                 steps=steps,
                 start=start,
                 rate=rate,
@@ -128,6 +132,18 @@ class Job:
                 raise
             last = max(open_run(self.out).steps, default=0)
             writer.update_manifest(status="finished", steps=last)
+
+
+def _same_data(out: Path, data: Dataset) -> None:
+    """Refuse to go on with a run of other samples under the same name."""
+    if not (out / MANIFEST).exists():
+        return
+    before, now = open_run(out).manifest.get("data", {}), data.describe()
+    if before.get("sha256", now["sha256"]) != now["sha256"]:
+        raise ValueError(
+            f"{out} was made with other data ({before.get('name')}, sha256 {before['sha256']}, not "
+            f"{now['sha256']}); resume it with those, or choose another out"
+        )
 
 
 def chunks(x: Tensor, y: Tensor, size: int = 512) -> list[tuple[Tensor, Tensor]]:

@@ -125,11 +125,12 @@ def bar(steps: int, start: int, title: str, show: bool) -> Iterator[Callable[[in
         yield lambda done, loss: None
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, "{task.fields[loss]}", console=Console(stderr=True)) as shown:
-        yield _mover(shown, shown.add_task(title, total=steps, completed=start, loss=""))
+        yield _mover(shown, shown.add_task(escape(title), total=steps, completed=start, loss=""))
 
 
 def _mover(shown: Progress, task: Any) -> Callable[[int, float], None]:
