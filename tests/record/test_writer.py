@@ -56,6 +56,20 @@ def test_arrays_keep_dtype_and_shape(tmp_path, dtype):
         np.testing.assert_array_equal(read, array)
 
 
+def test_all_files_of_a_run_are_for_those_whom_the_umask_lets_in(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with RunWriter.create(tmp_path / "run", {}) as writer:
+            writer.write(0, [], {("fc", "W"): np.eye(2)})
+            writer.write(0, [], {("fc", "H_a"): np.eye(2)})
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in files} == {
+        path.name: "0o640" for path in files
+    }
+
+
 def test_writing_refuses_what_does_not_belong(tmp_path):
     with RunWriter.create(tmp_path, {}) as writer:
         with pytest.raises(ValueError, match="step 2"):

@@ -59,10 +59,15 @@ def replacing(target: Path) -> Iterator[Path]:
     """Yield a path beside `target` to write; it takes the target's place if the block ends well.
 
     A reader, or a machine that stops half-way, sees the old file or the new one, never a part.
+    Who may read it is for the umask to say: safetensors writes files for their owner alone.
     """
     draft = target.with_name(target.name + ".tmp")
     try:
+        draft.touch()
+        mode = draft.stat().st_mode
         yield draft
+        if draft.stat().st_mode != mode:
+            draft.chmod(mode)
         os.replace(draft, target)
     finally:
         draft.unlink(missing_ok=True)
