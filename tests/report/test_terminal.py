@@ -64,6 +64,13 @@ def test_the_verdict_table_counts_and_keeps_brackets() -> None:
     assert LONG in text.replace("\n", "").replace(" ", "")
 
 
+@pytest.mark.parametrize("name", ["qkv[q.0]", "qkv[k.0]", "odd[/b]"])
+def test_the_map_of_verdicts_keeps_brackets(name: str) -> None:
+    text = printed(verdict_table(verdicts([name], ["rga_b"])))
+    head = text[: text.rindex("rga_b")].splitlines()[-1]  # over the last row that names the law
+    assert head.split() == [name]
+
+
 def test_verdicts_stand_under_their_law_with_the_numbers_on_one_line() -> None:
     text = printed(verdict_table(verdicts(["fc1", "fc2"], ["norm_stationarity", "rga_b"])))
     lines = [line.rstrip() for line in text.splitlines()]

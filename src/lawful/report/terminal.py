@@ -164,12 +164,13 @@ def verdict_map(verdicts: Sequence[Verdict]) -> RenderableType:
         table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
         table.add_column("", no_wrap=True)
         for layer in some:
-            table.add_column(layer_name(layer), justify="center", overflow="ellipsis", no_wrap=True)
+            head = Text(layer_name(layer))
+            table.add_column(head, justify="center", overflow="ellipsis", no_wrap=True)
         for law in laws:
             looks = [at.get((law, layer)) for layer in some]
             if any(looks):
                 cells = [Text(k.sign, style=k.style) if k else Text(" ") for k in looks]
-                table.add_row(law, *cells)
+                table.add_row(Text(law), *cells)
         maps.append(table)
     return Group(*maps)
 
