@@ -775,6 +775,79 @@ def test_a_loop_that_stops(error: BaseException, status: str, tmp_path: Path) ->
     assert hooks(model) == 0
 
 
+def test_ctrl_c_while_the_last_reading_is_taken_lets_go_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = net()
+
+    def pressed(self: lawful.Observation, status: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lawful.Observation, "_finish", pressed)
+    with pytest.raises(KeyboardInterrupt), lawful.observe(model, tmp_path / "run"):
+        pass
+    run = open_run(tmp_path / "run")
+    assert run.manifest["status"] == "interrupted"  # and not finished: a reading is owed
+    with RunWriter.create(run.path, {}, resume=True):
+        pass
+
+
+@pytest.mark.filterwarnings("error")
+def test_warnings_made_errors_do_not_keep_the_folder(tmp_path: Path) -> None:
+    model = net()
+    with (
+        pytest.raises(LawfulWarning),
+        lawful.observe(model, tmp_path / "run", schedule=lawful.every(1)),
+    ):
+        raise ValueError("theirs")
+    run = open_run(tmp_path / "run")
+    assert run.manifest["status"] in ("failed", "interrupted")
+    assert "theirs" in run.events()["message"].iloc[0]
+    assert hooks(model) == 0
+    with RunWriter.create(run.path, {}, resume=True):
+        pass
+
+
+def test_a_window_that_opens_as_the_run_ends_is_nothing_to_warn_of(tmp_path: Path) -> None:
+    model = net()
+    optimizer = sgd(model)
+    with lawful.observe(model, tmp_path, optimizer=optimizer, schedule=lawful.every(5)):
+        for x, y in batches(5):
+            step(model, optimizer, x, y)
+    run = open_run(tmp_path)
+    assert run.events().empty
+    assert run.steps == [0]
+
+
+class Adafactor(torch.optim.Optimizer):
+    """Settings as those of optimisers that find their own rate: none, or several at once."""
+
+    def __init__(self, parameters: Any) -> None:
+        scales = {"scales": torch.ones(3), "betas": torch.tensor([0.9, 0.99])}
+        super().__init__(parameters, {"lr": None, "eps": (1e-30, 1e-3), **scales})
+
+    def step(self, closure: Any = None) -> None:
+        with torch.no_grad():
+            for p in self.param_groups[0]["params"]:
+                p -= 0.1 * p.grad
+
+
+@pytest.mark.parametrize("laws", ["canonical", "noise"])
+def test_an_optimizer_whose_rate_is_no_number(tmp_path: Path, laws: str) -> None:
+    model = net()
+    optimizer = Adafactor(model.parameters())
+    with lawful.observe(
+        model, tmp_path, laws, optimizer=optimizer, schedule=lawful.every(1), window=1.0
+    ):
+        for x, y in batches(6):
+            step(model, optimizer, x, y)
+    run = open_run(tmp_path)
+    assert run.steps
+    assert run.events().empty
+    assert run.manifest["optimizer"]["groups"][0]["scales"] == [1.0, 1.0, 1.0]
+    lawful.test(run)
+
+
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One warning, training goes on, what was written before is intact."""
     model, write = net(), RunWriter.write

@@ -288,13 +288,14 @@ class Observation:
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
         if kind is None:
-            status = "finished"
+            self.close()
         elif issubclass(kind, KeyboardInterrupt):
-            status = "interrupted"
+            self.close("interrupted")
         else:
-            status = "failed"
-            self._tell("", "error", f"training stopped: {kind.__name__}: {error}")
-        self.close(status)
+            try:
+                self._tell("", "error", f"training stopped: {kind.__name__}: {error}")
+            finally:
+                self.close("failed")
 
     def close(self, status: str = "finished") -> None:
         """Detach, take what is still owed, and close the record; a second call does nothing."""
@@ -307,9 +308,20 @@ class Observation:
         self.layers.hooks.lift()
         for watch in self._watches:
             watch.instrument.lift()
-        self._guarded(partial(self._finish, status))
         try:
-            self._writer.update_manifest(
+            self._guarded(partial(self._finish, status))
+        except BaseException:  # Ctrl-C, or a warning that is made an error: a reading is owed
+            status = "interrupted"
+            raise
+        finally:
+            self._put_down(status)
+
+    def _put_down(self, status: str) -> None:
+        """Say in the manifest how it ended, and let go of the folder, whatever comes between."""
+        writer, self._writer = self._writer, None
+        assert writer is not None
+        try:
+            writer.update_manifest(
                 status=status,
                 steps=self.step,
                 layers=self._layers(),
@@ -317,8 +329,8 @@ class Observation:
             )
         except RecordError as problem:
             self.warn(str(problem))
-        self._writer.close()
-        self._writer = None
+        finally:
+            writer.close()
 
     @property
     def run(self) -> Run:
@@ -578,9 +590,8 @@ class Observation:
                 self._read_balance()
             if self._opened_at != self.step or not self._open:
                 self._read_probe()
-        elif self._open and merging and (self.layers.enough() or not self._work.settled):
-            # Too few rows are read only when nothing better was. The optimiser has moved once
-            # since the last batch of the window: `drift` says so.
+        elif self._open and merging and self._worth_reading():
+            # The optimiser has moved once since the last batch of the window: `drift` says so.
             self._read_layers(self._opened_at if self._consecutive else self.step, last=True)
         if self._layered and self.schedule.share is not None and self._opened_at == 0 < self.step:
             # No verdict needs the evidence of an untrained model.
@@ -588,6 +599,12 @@ class Observation:
         elif self._layered and self._work.affords_evidence(self.layers, self.step):
             spectra = self._work.affords_spectra(self.layers, self.step)
             self._read_owed(Depth.SPECTRA if spectra else Depth.EVIDENCE)
+
+    def _worth_reading(self) -> bool:
+        """Whether a window cut short is read: too few rows only when nothing better was read, and
+        none at all (it opened as the run ended) only when nothing was."""
+        some = self.layers.seen() or self._work.first
+        return self.layers.enough() or (some and not self._work.settled)
 
     def _read_owed(self, depth: Depth) -> None:
         """Take what the latest reading put off."""
@@ -602,13 +619,7 @@ class Observation:
 
     def _rates(self) -> dict[nn.Parameter, tuple[float, float]]:
         """(η, γ) of every parameter now."""
-        if self.optimizer is None:
-            return {}
-        return {
-            p: (float(group.get("lr", 0.0)), float(group.get("weight_decay", 0.0)))
-            for group in self.optimizer.param_groups
-            for p in group["params"]
-        }
+        return {p: (r.lr, r.weight_decay) for p, r in rates_of(self.optimizer).items()}
 
     def _decays(self) -> bool:
         """Whether the optimiser adds γW to the gradient (SGD does, AdamW does not)."""
@@ -632,12 +643,12 @@ class Observation:
         if (layer, about or message) in self._reported:
             return
         self._reported.add((layer, about or message))
+        if self._writer is not None:
+            with contextlib.suppress(RecordError):  # the warning tells it
+                self._writer.event(self.step, layer, kind, message)
         if kind != "info" and (self.ranks.first or kind == "error"):
             where = f"layer {layer!r}: " if layer else ""
             self.warn(f"lawful, step {self.step}: {where}{message}")
-        if self._writer is not None:
-            with contextlib.suppress(RecordError):  # the warning has told it already
-                self._writer.event(self.step, layer, kind, message)
 
     def _guarded(self, action: Callable[[], Any]) -> bool:
         """Run our own work so that a failure of it does not end the training run; was it well?"""
@@ -743,7 +754,7 @@ def _optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return {
         "class": type(optimizer).__name__,
         "groups": [
-            {k: (float(v) if isinstance(v, torch.Tensor) else v)
+            {k: (v.tolist() if isinstance(v, torch.Tensor) else v)
              for k, v in group.items() if k != "params"}
             | {"parameters": sum(p.numel() for p in group["params"])}
             for group in optimizer.param_groups

@@ -10,7 +10,8 @@ they give back a `Reading`, and `observe` writes it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -64,18 +65,34 @@ def rates_of(optimizer: torch.optim.Optimizer | None) -> dict[nn.Parameter, Rate
     return {
         p: Rates(
             optimizer=name,
-            lr=float(group.get("lr", 0.0)),
-            weight_decay=float(group.get("weight_decay", 0.0)),
-            momentum=float(group.get("momentum", 0.0)),
-            dampening=float(group.get("dampening", 0.0)),
+            lr=_number(group.get("lr", 0.0)),
+            weight_decay=_number(group.get("weight_decay", 0.0)),
+            momentum=_number(group.get("momentum", 0.0)),
+            dampening=_number(group.get("dampening", 0.0)),
             nesterov=bool(group.get("nesterov", False)),
             decoupled=name == "AdamW" or bool(group.get("decoupled_weight_decay", False)),
-            betas=tuple(float(b) for b in group.get("betas", (0.0, 0.0)))[:2],  # type: ignore[arg-type]
-            eps=float(group.get("eps", 0.0)),
+            betas=_two(group.get("betas")),
+            eps=_number(group.get("eps", 0.0)),
         )
         for group in optimizer.param_groups
         for p in group["params"]
     }
+
+
+def _two(betas: Iterable[object] | None) -> tuple[float, float]:
+    """The first two of an optimiser's betas, 0 where it has none."""
+    first, second, *_ = [*map(_number, () if betas is None else betas), 0.0, 0.0]
+    return first, second
+
+
+def _number(value: object) -> float:
+    """A setting of an optimiser; NaN where it is none, as the `lr` that Adafactor makes itself.
+
+    >>> _number(0.1), _number(torch.tensor(2.0)), _number(None), _number((1e-30, 1e-3))
+    (0.1, 2.0, nan, nan)
+    """
+    single = isinstance(value, torch.Tensor) and value.numel() == 1
+    return float(value) if single or isinstance(value, int | float) else math.nan
 
 
 class StreamInstrument(Protocol):

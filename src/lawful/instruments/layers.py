@@ -295,6 +295,10 @@ class LayerMoments:
         counts = [(rows, self.required(t)) for t, rows in self._counted()]
         return bool(counts) and all(have >= need for have, need in counts)
 
+    def seen(self) -> bool:
+        """Whether any layer has rows in this window, in any process."""
+        return any(True for _ in self._counted())
+
     def enough(self) -> bool:
         """Whether every layer that is called at all has the rows a law asks for."""
         counts = [(rows, MINIMUM_ROWS * max(t.map.d_a, t.map.d_b)) for t, rows in self._counted()]
