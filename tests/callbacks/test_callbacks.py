@@ -131,6 +131,40 @@ def test_lightning(tmp_path: Path) -> None:
     assert open_run(tmp_path / "run").manifest["status"] == "finished"
 
 
+def test_a_fit_that_goes_on_leaves_the_initialisation_as_it_was(tmp_path: Path) -> None:
+    L = pytest.importorskip("lightning", reason="needs the extra lightning")
+
+    class Module(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net()
+
+        def training_step(self, batch, _):  # type: ignore[no-untyped-def]
+            x, y = batch
+            return F.cross_entropy(self.net(x), y)
+
+        def configure_optimizers(self):  # type: ignore[no-untyped-def]
+            return torch.optim.SGD(self.parameters(), lr=0.1, weight_decay=1e-3)
+
+    def fit(epochs: int, checkpoint: Path | None) -> None:
+        again = checkpoint is not None
+        door = callbacks.Lightning(tmp_path / "run", schedule=lawful.every(1), resume=again)
+        trainer = L.Trainer(
+            max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, callbacks=[door],
+        )  # fmt: skip
+        trainer.fit(Module(), data(), ckpt_path=checkpoint, weights_only=True if again else None)
+        trainer.save_checkpoint(tmp_path / "epochs.ckpt")
+
+    fit(1, None)
+    start = open_run(tmp_path / "run").at("weight_norm2", "net.0", 0)
+    fit(2, tmp_path / "epochs.ckpt")
+    run = open_run(tmp_path / "run")
+    assert run.at("weight_norm2", "net.0", 0) == start
+    assert run.manifest["steps"] == 8
+    assert max(run.steps) > 4
+
+
 def test_fabric(tmp_path: Path) -> None:
     L = pytest.importorskip("lightning", reason="needs the extra lightning")
     fabric, bare = L.Fabric(accelerator="cpu"), net()

@@ -2,8 +2,9 @@
 
     Trainer(callbacks=[lawful.callbacks.Lightning("runs/mine", laws="canonical")])
 
-The optimiser, the accumulation and the loss scaler are the Trainer's. Under Fabric the loop is
-one's own: call `lawful.observe` with the model and optimiser as they were before `fabric.setup`.
+The optimiser, the accumulation, the loss scaler and the first step of a fit that goes on are the
+Trainer's. Under Fabric the loop is one's own: call `lawful.observe` with the model and optimiser as
+they were before `fabric.setup`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class Lightning(Callback):
             "optimizer": trainer.optimizers[0] if len(trainer.optimizers) == 1 else None,
             "accumulation": trainer.accumulate_grad_batches,
             "scaler": getattr(trainer.precision_plugin, "scaler", None),
+            # Of a fit that goes on; the Trainer counts the steps of all its optimisers.
+            "first_step": trainer.global_step // max(1, len(trainer.optimizers)),
         }
         door = observe(pl_module, self.out, self.laws, **(told | self.options))
         self.observation = door.__enter__()
