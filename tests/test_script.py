@@ -126,6 +126,17 @@ def test_the_collector_is_on_while_the_script_runs(tmp_path: Path) -> None:
     assert observed("--quiet", "train.py", cwd=tmp_path).stdout == "True\n"
 
 
+def test_a_script_that_is_a_link_finds_its_modules(tmp_path: Path, here) -> None:  # type: ignore[no-untyped-def]
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "beside_it.py").write_text("")
+    (home / "train.py").write_text("import beside_it; print(__file__)")
+    (tmp_path / "link.py").symlink_to(home / "train.py")
+    done = here("--", "link.py")
+    assert done.exit_code == 0, done.output
+    assert done.stdout == process("link.py", cwd=tmp_path).stdout
+
+
 def test_the_module_door_and_a_sum(tmp_path: Path) -> None:
     script = SCRIPTS / "plain_loop.py"
     words = ("-m", "lawful.observe", "--out", "run", "--quiet", script, "--sum", "--steps", "3")

@@ -146,7 +146,8 @@ def _here(target: list[str], wish: Wish) -> int:
         raise ValueError(f"command={script!r}: there is no such script")
     sys.argv = [script, *arguments]
     if not sys.flags.safe_path:
-        sys.path[0] = os.getcwd() if named else os.path.dirname(os.path.abspath(script))
+        # Where a script is a link, its modules lie beside what it leads to.
+        sys.path[0] = os.getcwd() if named else os.path.dirname(os.path.realpath(script))
     # Nothing that is here by now is the script's, or garbage: neither the collector of objects nor
     # `living` need walk over it again and again.
     gc.freeze()

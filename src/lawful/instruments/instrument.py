@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -79,13 +79,13 @@ def rates_of(optimizer: torch.optim.Optimizer | None) -> dict[nn.Parameter, Rate
     }
 
 
-def _two(betas: Iterable[object] | None) -> tuple[float, float]:
+def _two(betas: Iterable[Any] | None) -> tuple[float, float]:
     """The first two of an optimiser's betas, 0 where it has none."""
     first, second, *_ = [*map(_number, () if betas is None else betas), 0.0, 0.0]
     return first, second
 
 
-def _number(value: object) -> float:
+def _number(value: Any) -> float:
     """A setting of an optimiser; NaN where it is none, as the `lr` that Adafactor makes itself.
 
     >>> _number(0.1), _number(torch.tensor(2.0)), _number(None), _number((1e-30, 1e-3))
