@@ -279,6 +279,9 @@ def inspect(
     ):  # fmt: skip
         pass  # a probe is taken as the door opens
     run = open_run(out)
+    if not run.steps:
+        told = "; ".join(run.events()["message"])
+        raise ValueError(f"nothing could be measured with these data, {out} is empty: {told}")
     if laws is None:
         _name_only_what_was_seen(run, chosen)
     return run
