@@ -129,7 +129,7 @@ def test_with_data_the_probe_tells_the_rest(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:lawful, step 1. measuring failed")
 def test_data_that_the_model_does_not_take_are_refused(tmp_path: Path) -> None:
     batches = [(torch.randn(8, 5), torch.zeros(8, dtype=torch.int64))]
-    with pytest.raises(ValueError, match="nothing could be measured.*shapes cannot be multiplied"):
+    with pytest.raises(ValueError, match=r"nothing could be measured.*shapes cannot be multiplied"):
         inspect(Loaded(model=net()), tmp_path / "run", batches=batches, loss=F.cross_entropy)
 
 

@@ -194,6 +194,11 @@ def test_a_layer_is_a_value_and_never_a_path_or_a_query(page: Page) -> None:
         assert told["series"] == {}
 
 
+def test_a_step_without_end_is_answered(page: Page) -> None:
+    key = page.json("/api/runs")["keys"][0]
+    assert page.get(f"/api/series?run={key}&layer=fc&q=rga_a&after={10**30}")[0] == 404
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE"])
 def test_it_only_reads(page: Page, method: str) -> None:
     with closing(http.client.HTTPConnection(LOCAL, page.port, timeout=30)) as connection:

@@ -161,7 +161,7 @@ class Handler(BaseHTTPRequestHandler):
         code = 200
         try:
             document = answer(self.server.follower, dict(parse_qsl(query, max_num_fields=8)))
-        except (LookupError, ValueError) as error:
+        except (LookupError, ValueError, OverflowError) as error:
             code, document = 404, {"fault": f"no such thing: {type(error).__name__}"}
         except RecordError as error:
             document = {"fault": str(error)[:500]}
