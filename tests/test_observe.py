@@ -1010,6 +1010,8 @@ def test_an_observation_that_is_never_entered_does_nothing(tmp_path: Path) -> No
         ({"heads": {"0": 3}}, r"heads=3 does not divide '0'"),
         ({"optimizer": "sgd"}, r"optimizer must be a torch.optim.Optimizer, got str"),
         ({"laws": "no such law"}, r"no such law"),
+        ({"laws": "collapse"}, r"laws=nc1, nc2, nc3, nc4 look at fixed weights: pass probe="),
+        ({"laws": "nfa"}, r"laws=nfa look at fixed weights: pass probe="),
     ],
 )
 def test_arguments_that_cannot_be(options: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -254,6 +254,7 @@ def test_a_step_of_ones_own_is_said(tmp_path: Path, here: Callable[..., Result])
         (["--schedule", "every:0", "a.py"], "every(k) needs"),
         (["--laws", "rgb_b", "a.py"], "did you mean rga_b"),
         (["--laws", "edge_of_stability", "a.py"], "lawful inspect"),
+        (["--laws", "collapse", "a.py"], "laws='nc1' needs a probe"),
         (["torchrun", "a.py"], "torchrun -m lawful.observe"),
         (["a.py"], "there is no such script"),
         (["--out", "held", "a.py"], "holds a run"),

@@ -53,8 +53,6 @@ from .symmetry import Symmetry, SymmetryError
 from .symmetry import symmetries as find_symmetries
 
 DEFAULT_SHARE = 0.02
-COLLAPSE = {"nc1", "nc2_norm", "nc2_angle", "nc3", "nc4"}
-ANSATZ = {"nfa", "nfa_sqrt", "nfa_haar"}
 LOGGED = {"loss", "accuracy", "train_accuracy", "test_accuracy"}  # what training code tells
 STREAM_BATCHES = 16  # batches whose gradients a probed run averages for its norm balance
 
@@ -186,7 +184,9 @@ class Observation:
         self.optimizer, self.scaler, self.resume = optimizer, scaler, resume
         self.step = first_step
         needs: set[str] = set().union(*(law.needs for law in laws)) if laws else set()
-        self._wants = Wants(collapse=bool(needs & COLLAPSE), ansatz=bool(needs & ANSATZ))
+        self._wants = Wants(
+            collapse=bool(needs & panel.COLLAPSE), ansatz=bool(needs & panel.ANSATZ)
+        )
         maps, self.unobserved = survey(self.model, layers)
         # The loss of a probe is neither accumulated nor scaled, and always a mean.
         self._scale = Scale(reduction, accumulation, scaler) if probe is None else Scale("mean", 1)

@@ -47,6 +47,7 @@ def test_an_unknown_experiment_names_the_nearest():
         ("bias=maybe", "setting bias='maybe': true or false is needed"),
         ("labels=false", "setting labels='false': use one of true, permuted"),
         ("width=0", "setting width='0': a whole number ≥ 1 is needed"),
+        ("measurements=1", "setting measurements='1': a whole number ≥ 2 is needed"),
         ("depth=-1", "setting depth='-1': a whole number ≥ 1 is needed"),
         ("weight_decay=-1", "setting weight_decay='-1': a finite number ≥ 0 is needed"),
         ("learning_rate=nan", "setting learning_rate='nan': a finite number ≥ 0 is needed"),

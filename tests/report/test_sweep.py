@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -36,6 +37,14 @@ def test_names_are_text_everywhere(sweep: Sweep) -> None:
     assert len(re.findall(r"<script", page)) == 2
     assert "default-src 'none'" in page
     assert not re.search(r"""\b(?:src|srcset)\s*=|@import|url\(|https?://(?!www\.w3\.org)""", page)
+
+
+def test_values_that_differ_in_a_late_digit_are_told_apart(tmp_path: Path) -> None:
+    values = (0.00100001, 0.00100002)
+    runs = tuple(SweepRun(f"run-{v}", {"a": v}, 0, "finished", 1) for v in values)
+    close = Sweep(tmp_path, "close", {}, {"a": values}, (0,), runs)
+    axes = json.loads(re.search(r'id="data">(.*?)</script>', render_sweep(close, {}))[1])["axes"]
+    assert axes == [["a", ["0.00100001", "0.00100002"]]]
 
 
 def test_the_file_is_small_and_written_whole(sweep: Sweep) -> None:

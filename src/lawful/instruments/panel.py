@@ -36,6 +36,9 @@ from .tap import Scale
 COST = 0.5  # of a batch under a stream instrument, in training steps
 OF_SYMMETRIES = (Charges, Identities, Mirrors, CriticalDecay)
 ON_PROBE = (Identities, Mirrors, CriticalDecay, Curvature, NeuralTangent)
+COLLAPSE = frozenset({"nc1", "nc2_norm", "nc2_angle", "nc3", "nc4"})
+ANSATZ = frozenset({"nfa", "nfa_sqrt", "nfa_haar"})
+"""What a probe itself can tell: class means, and gradients of the outputs."""
 
 
 def observable() -> frozenset[str]:
@@ -52,7 +55,8 @@ def asks_for_symmetries(wanted: set[str]) -> bool:
 def asks_for_probe(wanted: set[str]) -> bool:
     """Whether a quantity can only be measured at fixed weights."""
     elsewhere = Charges.quantities | GradientNoise.quantities
-    return any(wanted & i.quantities - elsewhere for i in ON_PROBE)
+    on_probe = COLLAPSE.union(ANSATZ, *(i.quantities for i in ON_PROBE))
+    return bool(wanted & on_probe - elsewhere)
 
 
 def on_stream(

@@ -80,7 +80,7 @@ class Settings:
 
     scale: str = setting("small", "small: a CPU and minutes; paper: a GPU.", ("small", "paper"))
     device: str = setting("auto", "Where to compute; auto takes a GPU when there is one.")
-    measurements: int = setting(30, "Measurements, evenly spaced in log step.")
+    measurements: int = setting(30, "Measurements, evenly spaced in log step.", least=2)
 
 
 @dataclass(frozen=True)

@@ -142,4 +142,10 @@ def _effects(cell: Cell) -> tuple[float, float, float]:
 
 
 def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A value as it is typed; two that differ are never the same text.
+
+    >>> _text(1e-3), _text(0.00100001), _text("tanh")
+    ('0.001', '0.00100001', 'tanh')
+    """
+    short = f"{value:g}" if isinstance(value, float) else ""
+    return short if short and float(short) == value else str(value)
