@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +52,17 @@ def test_at_takes_any_iterable_and_names_it_briefly() -> None:
 def test_at_refuses(steps: list[int]) -> None:
     with pytest.raises(ValueError, match="at least one step, none negative"):
         at(steps)
+
+
+@pytest.mark.parametrize("steps", [3, "0,10", [1.5, 3], [math.inf], [None]])
+def test_at_takes_whole_numbers(steps: object) -> None:
+    with pytest.raises(ValueError, match=r"at\(steps\) needs whole numbers"):
+        at(steps)  # type: ignore[arg-type]
+
+
+def test_whole_numbers_of_any_kind_are_steps() -> None:
+    assert every(np.int64(3)).name == "every(3)"
+    assert opened(at([1e1, np.int64(2), torch.tensor(5)]), 20) == [2, 5, 10]
 
 
 def test_log_spaced_defaults() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
+from numbers import Integral
 
 OFTEN = 4  # strides below this measure so often that half of the samples have to do
 
@@ -67,10 +68,10 @@ def every(k: int) -> Schedule:
     >>> [t for t in range(10) if every(3).opens(t)]
     [0, 3, 6, 9]
     """
-    if not isinstance(k, int) or k < 1:
+    if not isinstance(k, Integral) or k < 1:
         raise ValueError(f"every(k) needs a whole number of steps ≥ 1, got k={k!r}")
     return Schedule(
-        f"every({k})", partial(_multiples, k), consecutive=False, rows=32.0,
+        f"every({k})", partial(_multiples, int(k)), consecutive=False, rows=32.0,
         half_positions=True, half_samples=k < OFTEN,
     )  # fmt: skip
 
@@ -101,7 +102,12 @@ def at(steps: Iterable[int]) -> Schedule:
     >>> [t for t in range(9) if s.opens(t)]
     [2, 5]
     """
-    chosen = sorted(set(steps))
+    try:
+        chosen = sorted({_whole(step) for step in steps})
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(
+            f"at(steps) needs whole numbers, as in at([0, 100]), got {steps!r}"
+        ) from None
     if not chosen or chosen[0] < 0:
         raise ValueError(f"at(steps) needs at least one step, none negative, got {chosen!r}")
     gap = all(b - a == 1 for a, b in pairwise(chosen)) and len(chosen) > 3
@@ -123,6 +129,12 @@ def budget(share: float = 0.02) -> Schedule:
 def _check_share(share: float | None) -> None:
     if share is not None and not 0 < share < 1:
         raise ValueError(f"share must lie between 0 and 1 (0.02 is two per cent), got {share!r}")
+
+
+def _whole(step: float) -> int:
+    if int(step) != step:
+        raise ValueError
+    return int(step)
 
 
 def _multiples(k: int) -> Iterator[int]:
