@@ -51,6 +51,10 @@ def test_the_batch(tmp_path, scale, says):
     assert knob.value == pytest.approx(scale / 32)
 
 
+def test_a_batch_of_nothing_has_no_knob(tmp_path):
+    assert knobs(recorded(tmp_path, noise_scale=(3.0, 0.1), batch_size=(0.0, 0.0)), []) == []
+
+
 def test_only_a_relaxed_layer_is_told_to_be_out_of_balance(tmp_path):
     run, nan = recorded(tmp_path), math.nan
     found = [

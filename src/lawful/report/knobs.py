@@ -77,7 +77,11 @@ def _edge(run: Run) -> Iterator[Knob]:
 
 def _batch(run: Run) -> Iterator[Knob]:
     scale, size = run.at("noise_scale", ""), run.at("batch_size", "")
-    if scale is None or size is None or not 0 <= scale.stderr < scale.value / 2:
+    if (
+        scale is None
+        or size is None
+        or not (size.value > 0 and 0 <= scale.stderr < scale.value / 2)
+    ):
         return
     ratio, error = scale.value / size.value, scale.stderr / size.value
     low, high = _bounds(ratio, error)
