@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import random
 import warnings
 from collections.abc import Callable, Iterator
@@ -790,6 +791,42 @@ def test_ctrl_c_while_the_last_reading_is_taken_lets_go_of_the_folder(
     assert run.manifest["status"] == "interrupted"  # and not finished: a reading is owed
     with RunWriter.create(run.path, {}, resume=True):
         pass
+
+
+@pytest.mark.parametrize(("code", "status"), [(0, "finished"), (None, "finished"), (3, "failed")])
+@pytest.mark.filterwarnings("ignore:lawful, step 2. training stopped")
+def test_a_loop_that_exits(code: int | None, status: str, tmp_path: Path) -> None:
+    model = net()
+    optimizer = sgd(model)
+
+    def loop() -> None:
+        with lawful.observe(model, tmp_path, optimizer=optimizer, schedule=lawful.every(1)):
+            for x, y in batches(2):
+                step(model, optimizer, x, y)
+            raise SystemExit(code)
+
+    with pytest.raises(SystemExit):
+        loop()
+    run = open_run(tmp_path)
+    assert run.manifest["status"] == status
+    assert run.events().empty == (status == "finished")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork.. may lead to deadlocks:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:lawful, step 0. no gradient reached")
+def test_a_forked_child_leaves_the_record_to_its_parent(tmp_path: Path) -> None:
+    model = net()
+    with lawful.observe(model, tmp_path, schedule=lawful.every(1)) as observation:
+        child = os.fork()
+        if not child:  # what leaves a `with` block of the child's copy of it
+            observation.__exit__(None, None, None)
+            observation.close("failed")
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert open_run(tmp_path).manifest["status"] == "running"
+        observation.log(loss=1.0)
+    assert open_run(tmp_path).at("loss", "") is not None
 
 
 @pytest.mark.filterwarnings("error")

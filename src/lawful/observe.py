@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import math
+import os
 import platform
 import sys
 import types
@@ -209,6 +210,7 @@ class Observation:
         self._balance = [Steadiness(m.d_a, seed=seed) for m in maps] if probe else []
         self._extra = extra | {"reduction": reduction, "normalised": normalise}
         self._writer: RunWriter | NoPen | None = None
+        self._process = os.getpid()
         self._handles: list[Any] = []
         # A probe measures at one step; the batches after it tell about the norm balance.
         self._consecutive = schedule.consecutive or probe is not None
@@ -287,7 +289,9 @@ class Observation:
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
-        if kind is None:
+        if os.getpid() != self._process:  # a child of os.fork: the pen is its parent's
+            return
+        if kind is None or (isinstance(error, SystemExit) and not error.code):
             self.close()
         elif issubclass(kind, KeyboardInterrupt):
             self.close("interrupted")
@@ -299,7 +303,7 @@ class Observation:
 
     def close(self, status: str = "finished") -> None:
         """Detach, take what is still owed, and close the record; a second call does nothing."""
-        if self._writer is None:
+        if self._writer is None or os.getpid() != self._process:
             return
         for handle in self._handles:
             handle.remove()
