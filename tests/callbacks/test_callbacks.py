@@ -86,8 +86,9 @@ def test_a_feed_sends_each_step_once_and_the_verdicts_at_the_end(tmp_path: Path)
 
 
 def test_a_name_in_a_table_of_verdicts_is_only_a_name() -> None:
-    odd = Verdict("rga_b", "<b>|`", 1, "holds", 0.5, (0.1, 0.9), 0.0, 0.0, "Yes.")
-    assert markdown([odd]).splitlines()[2].startswith("| rga_b | &lt;b>&#124;&#96; | holds | 0.5 |")
+    odd = Verdict("rga_b", "<b>|`\n[a](b)", 1, "holds", 0.5, (0.1, 0.9), 0.0, 0.0, "Yes.")
+    (line,) = markdown([odd]).splitlines()[2:]
+    assert line.startswith("| rga_b | &lt;b>&#124;&#96; &#91;a](b) | holds | 0.5 |")
 
 
 def test_a_library_that_is_not_there_is_named_with_its_remedy() -> None:

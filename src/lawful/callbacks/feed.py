@@ -96,9 +96,10 @@ def markdown(found: Iterable[Verdict]) -> str:
 
 def _cell(value: object) -> str:
     text = f"{value:.3g}" if isinstance(value, float) else str(value)
-    for mark, safe in (("&", "&amp;"), ("<", "&lt;"), ("|", "&#124;"), ("`", "&#96;")):
+    escapes = {"&": "&amp;", "<": "&lt;", "|": "&#124;", "`": "&#96;", "[": "&#91;"}
+    for mark, safe in escapes.items():
         text = text.replace(mark, safe)
-    return text
+    return " ".join(text.splitlines())
 
 
 def _tag(quantity: str, layer: str) -> str:
