@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lawful.instruments import sample_gradients
+from lawful.instruments.charge_form import Squares
 from lawful.instruments.charges import EVERY, Charges, slowest
 from lawful.instruments.instrument import Rates
 from lawful.instruments.tap import Scale
@@ -253,6 +254,29 @@ def test_the_account_of_momentum_starts_with_the_second_step(rates):
     assert worst(reading, "charge_closure") < 1e-11
 
 
+def test_momentum_outlives_steps_at_a_learning_rate_of_zero():
+    make, data, loss = MODELS["ReLU"]
+    loop = Loop(built(make), data(), loss, lr=0.0, momentum=0.9)
+    for k, lr in enumerate([0.0, 0.1, 0.1, 0.0, 0.1, 0.1, 0.1, 0.1]):
+        loop.optimizer.param_groups[0]["lr"] = lr
+        loop.step(k)
+        if lr == 0:
+            assert all("learning rate of 0" in a.problem for a in loop.charges.accounts)
+    reading = loop.charges.read(8)
+    assert worst(reading, "charge_residual") < 1e-12
+    assert reading.problems == []
+
+
+def test_what_is_done_to_the_weights_between_steps_is_no_step():
+    make, data, loss = MODELS["ReLU"]
+    loop = Loop(built(make), data(), loss, lr=0.1)
+    for k in range(4):
+        loop.step(k)
+        for p in loop.model.parameters():
+            p.data.clamp_(-0.2, 0.2)  # no counter of versions tells of this
+    assert worst(loop.charges.read(4), "charge_residual") < 1e-12
+
+
 def test_rates_that_differ_between_tensors_are_accounted_for():
     make, data, loss = MODELS["ReLU"]
     model = built(make)
@@ -284,6 +308,9 @@ def test_turn_and_radial_gradient_of_scale_free_weights():
     angle = float(torch.arccos(old @ new / old.norm() / new.norm()))
     assert value(reading, "angular_step", account.form.name) == pytest.approx(angle, rel=1e-6)
     assert value(reading, "radial_gradient", account.form.name) < 1e-12
+    with torch.no_grad():
+        dict(model.named_parameters())[names[0]].view(-1)[0] = math.nan
+    assert math.isnan(value(loop.window(), "radial_gradient", account.form.name))
 
 
 def moved(loop, account, c):
@@ -365,6 +392,51 @@ def test_what_has_no_gradient_is_told():
     reading = loop.charges.read(0)
     assert "has no gradient" in reading.problems[0][1]
     assert reading.rows == []
+
+
+class Named(nn.Module):
+    """A normalisation that is called by keyword."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm, self.b = nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.b(torch.relu(self.norm(input=self.a(x))))
+
+
+def test_a_normalisation_called_by_keyword_shows_its_noise():
+    data = points()
+    loop = Loop(built(Named), data, F.cross_entropy, lr=0.1)
+    reading = loop.window()
+    accounts = [a for a in loop.charges.accounts if "norm.weight" in a.form.parameters]
+    assert accounts
+    for account in accounts:
+        want = brute(built(Named), data, F.cross_entropy, account.form)
+        seen = torch.from_numpy(reading.arrays[account.form.name, "charge_noises"])
+        assert torch.allclose(seen, want.to(seen), rtol=1e-9)
+
+
+def test_a_normalisation_that_cannot_be_followed_does_not_stop_the_training():
+    make = lambda: nn.Sequential(  # noqa: E731
+        nn.Linear(4, 6), nn.BatchNorm1d(6, track_running_stats=False), nn.ReLU(), nn.Linear(6, 3)
+    )
+    loop = Loop(built(make), points(), F.cross_entropy, lr=0.1)
+    reading = loop.window()
+    assert "couples the samples" in reading.problems[0][1]
+    assert value(reading, "charge_noise") is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_gradients_push_as_double_ones(dtype):
+    make, data, loss = MODELS["ReLU"]
+    loop = Loop(built(make), data(), loss, lr=0.1)
+    form = loop.charges.accounts[0].form
+    loss(loop.model(data()[0]), data()[1]).backward()
+    half = {n: (1e-3 * p.grad).to(dtype) for n, p in loop.model.named_parameters()}
+    double = {n: g.double() for n, g in half.items()}
+    pushes = [form.values(form.moments(Squares(g, exact=False))) for g in (half, double)]
+    assert torch.allclose(*pushes, rtol=1e-5, atol=0)
 
 
 def test_the_run_is_left_as_it_is():

@@ -291,6 +291,8 @@ def test_batch_norm_has_no_per_sample_gradient():
     assert ("0", "gradient_power") in found
     assert not [k for k in found if k[1] == "noise_scale"]
     assert [k for k in observe(model.eval(), [(x, y)])[1] if k[1] == "noise_scale"]
+    model[1] = nn.BatchNorm1d(8, track_running_stats=False).double().eval()  # has no others
+    assert not [k for k in observe(model, [(x, y)])[1] if k[1] == "noise_scale"]
 
 
 class Twice(nn.Module):
@@ -328,6 +330,23 @@ def test_one_sample_tells_no_noise_and_a_frozen_layer_is_left_out():
     model[0].weight.requires_grad_(False)
     _, found = observe(model, [data(model, 8)])
     assert {layer for layer, _ in found} == {"", "2"}
+
+
+def test_sparse_gradients_of_micro_batches_are_those_of_dense_ones():
+    found = []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(7, 5, sparse=sparse), nn.Linear(5, 3)).double()
+        maps, _ = survey(model, "*")
+        noise = GradientNoise(model, maps, Scale("mean", 2), seed=0)
+        x, y = torch.arange(16) % 5, torch.arange(16) % 5 // 2
+        noise.place()
+        for a, b in zip(x.chunk(2), y.chunk(2), strict=True):
+            (F.cross_entropy(model(a), b) / 2).backward()
+        noise.before(0, {p: SGD for p in model.parameters()}, 1.0)
+        rows = {(m.layer, m.quantity): m.value for m in noise.read(0).rows}
+        found.append(rows["", "noise_scale_all"])
+    assert found[1] == pytest.approx(found[0], rel=1e-12)
 
 
 def test_not_finite_is_a_problem_of_the_layer():

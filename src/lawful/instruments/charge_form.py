@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ..symmetry import Family, Mixing, Scaling, Symmetry
+from .sample_sums import widened
 
 Named = Mapping[str, Tensor]
 Moments = list[Tensor]
@@ -31,7 +32,7 @@ class Squares:
     """Moments of named tensors, each tensor squared once for all the forms that ask.
 
     exact: in float64, as a charge needs; the source terms of its budget are small beside it, and
-    their own precision is enough.
+    their own precision is enough, but for half precision, whose squares underflow.
     """
 
     def __init__(self, x: Named, *, exact: bool = True) -> None:
@@ -56,7 +57,7 @@ class Squares:
         return self._along[name, axis]
 
     def _wide(self, x: Tensor) -> Tensor:
-        return x.double() if self.exact else x
+        return x.double() if self.exact else widened(x)
 
 
 @dataclass(frozen=True, eq=False)

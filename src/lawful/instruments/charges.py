@@ -42,7 +42,7 @@ from ..theory.gl_equilibrium import GLPoint, gl_equilibrium, gl_relaxation
 from ..theory.momentum_charge import Momentum, quadratic_step
 from ..theory.noise_equilibrium import Orbit, equilibrium, relaxation_steps
 from .charge_form import ChargeForm, Moments, Squares, charge_forms
-from .distributed import ALONE, Ranks, added, sharded, whole
+from .distributed import ALONE, Ranks, added, whole
 from .instrument import Rates, Reading
 from .sample_gradients import Batch, SampleGradients
 from .tap import Scale
@@ -66,7 +66,6 @@ class Account:
     form: ChargeForm
     first: Tensor | None = None  # the charge at the first measured step
     owed: Tensor | None = None  # Σ residuals since then
-    latest: Moments | None = None  # of θ after the last measured step
     mixed: Tensor | None = None  # m = θᵀAv after `step`, under momentum
     step: int = -2
     past: deque[tuple[int, Moments]] = field(default_factory=lambda: deque(maxlen=MEMORY))
@@ -143,14 +142,12 @@ class Charges:
         self.accounts = [Account(form) for form in forms]
         moved = {name for form in forms for name in form.parameters}
         self.parameters = {n: p for n, p in model.named_parameters() if n in moved}
-        self._in_shards = any(map(sharded, self.parameters.values()))
         wanted = [(a, f.family.size) for f in forms for a in f.actions]
         self.samples = SampleGradients(
             model, wanted, scale, seed=seed, batch_dim=batch_dim, ranks=ranks
         )
         self._batches: list[Batch] = []  # of the window, those watched
         self._old: dict[str, Tensor] = {}  # θ before the step, where the step itself is measured
-        self._versions: dict[str, int] = {}  # of the tensors when the last step had been settled
         self._seen = self._taken = 0
         self._watching = False
         self._told: set[tuple[str, str]] = set()
@@ -197,7 +194,6 @@ class Charges:
 
     def _open(self, theta: Mapping, grads: Mapping, rates: Mapping[nn.Parameter, Rates]) -> None:
         """Write down what is known before the step."""
-        same = not self._in_shards and self._versions == self._versions_now()
         squares, gradients = Squares(theta), Squares(grads, exact=False)
         for account in self.accounts:
             form = account.form
@@ -207,7 +203,7 @@ class Charges:
                     account.gradients.append(None)
                 continue
             mine = [rates[self.parameters[a.parameter]] for a in form.actions]
-            moments = account.latest if same and account.latest else form.moments(squares)
+            moments = form.moments(squares)
             now = _Step(mine, moments, form.values(moments), form.moments(gradients), None)
             account.now = now
             if account.first is None:
@@ -235,8 +231,7 @@ class Charges:
             form, now = account.form, account.now
             if now is None:
                 continue
-            account.latest = form.moments(squares)
-            charge = form.values(account.latest)
+            charge = form.values(form.moments(squares))
             if now.rates[0].momentum:
                 known = account.mixed if account.step == step - 1 else None
                 kinetic = form.values(form.moments(moves)) / now.rates[0].lr ** 2
@@ -254,11 +249,6 @@ class Charges:
                 so_far = left.abs() if account.worst is None else account.worst
                 account.worst = torch.maximum(left.abs(), so_far)
         self._old = {}
-        self._versions = self._versions_now()
-
-    def _versions_now(self) -> dict[str, int]:
-        """By which a tensor tells that it was written to; one in shards does not always."""
-        return {n: p._version for n, p in self.parameters.items()}
 
     def _gathered(self, x: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors whole, in the first process; the others hand in their shards, one by one."""
@@ -339,6 +329,8 @@ class Charges:
                 return "nesterov=True: the recurrence of a charge is that of heavy-ball momentum"
             if any(r != mine[0] for r in mine) or mine[0].decoupled:
                 return "momentum with rates that differ between its tensors is not accounted for"
+            if not mine[0].lr:
+                return "momentum at a learning rate of 0: the step does not show the buffer"
         return ""
 
 
@@ -381,9 +373,10 @@ def _scale_free(form: ChargeForm) -> bool:
 
 
 def _radial(form: ChargeForm, now: _Step, theta: Mapping, grads: Mapping) -> Tensor:
-    """|⟨w, g⟩|/(‖w‖‖g‖): (n,)."""
+    """|⟨w, g⟩|/(‖w‖‖g‖): (n,); 0 where one of them is 0."""
     across = form.paired(theta, grads, [1.0] * len(now.rates)).abs()
-    return across / (now.charge * form.values(now.gradient)).sqrt()
+    lengths = (now.charge * form.values(now.gradient)).sqrt()
+    return torch.where(lengths == 0, 0.0, across / lengths)
 
 
 def _turn(before: Tensor, after: Tensor, moved: Tensor) -> Tensor:
@@ -427,7 +420,7 @@ def _read(account: Account, step: int, reading: Reading) -> None:
 
     row("charge", float(charge.norm()))
     row("charge_size", size)
-    row("charge_change", float((charge - account.first).norm()) / size)
+    row("charge_change", float((charge - account.first).norm()) / size if size else math.nan)
     row("charge_residual", _worst(account.worst, sizes))
     row("charge_closure", _worst(account.owed, sizes))
     row("symmetry_violation", form.violation)
@@ -445,7 +438,7 @@ def _read(account: Account, step: int, reading: Reading) -> None:
     if account.turns and account.pushes:
         row("unit_gradient2", *_mean((torch.stack(account.pushes) * charge).mean(1)))
     if account.radial is not None:
-        row("radial_gradient", float(account.radial.nan_to_num(0.0).max()))
+        row("radial_gradient", float(account.radial.max()))
     if account.noises:
         _read_noise(account, step, now, size, along, row, keep)
 

@@ -99,7 +99,7 @@ class MicroBatches:
 
     def _seen(self, norms: list[Tensor]) -> Callable[[Tensor], None]:
         def on_gradient(g: Tensor) -> None:
-            size = torch.linalg.vector_norm(widened(g))
+            size = torch.linalg.vector_norm(widened(_numbers(g)))
             norms.append(self.scale.unscaled(size).double().square())
 
         return on_gradient
@@ -116,7 +116,7 @@ class MicroBatches:
             seen.append(K if whole else 0)
             parts = [n * w**2 for n, w in zip(norms, weight, strict=True)] if whole else [zero]
             small.append(torch.stack(parts).sum().to(self.device))
-            g = zero if p.grad is None else widened(held(p.grad)) / divisor
+            g = zero if p.grad is None else widened(_numbers(held(p.grad))) / divisor
             large.append(g.square().sum(dtype=torch.float64).to(self.device))
         self.steps.append(
             Step(torch.stack(small), torch.tensor(seen), torch.stack(large), sums_of(sizes))
@@ -172,6 +172,11 @@ class MicroBatches:
             inverse_small=inverses / parts,
             inverse_large=inverse_size(parts, inverses, samples, self.scale.mean),
         )
+
+
+def _numbers(g: Tensor) -> Tensor:
+    """The numbers of a gradient that may not be zero: of a sparse one those that it holds."""
+    return g.coalesce().values() if g.is_sparse else g
 
 
 def sums_of(sizes: Sequence[int]) -> Tensor:

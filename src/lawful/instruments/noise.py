@@ -34,10 +34,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..estimators.gradient_noise import mean, ratio, two_batch_sizes
 from ..record import Measurement
+from ..symmetry.certify import batch_statistics
 from .chains import rescalable
 from .distributed import ALONE, Ranks, added, copies, held, sharded, whole
 from .instrument import Rates, Reading
@@ -189,7 +189,7 @@ class GradientNoise:
         return reading
 
     def _read(self, step: int, reading: Reading) -> None:
-        coupled = any(isinstance(m, _BatchNorm) and m.training for m in self.model.modules())
+        coupled = batch_statistics(self.model)
         if coupled:
             reading.problems.append(("", "BatchNorm couples samples: no per-sample gradients"))
         covered: list[tuple[_Layer, _Table]] = []

@@ -39,7 +39,7 @@ from .maps import (
     positions,
     unbatched,
 )
-from .tap import Hooks, Scale, Tap
+from .tap import Hooks, Scale, Tap, first_input, harmless
 
 MISMATCH = 1e-3
 SHARE = 0.05  # of a layer's multiplications in training, spent on products of its rows
@@ -208,17 +208,19 @@ class NormSource(Source):
         self._gain, self._shift = wanted[own.get("weight", "")], wanted[own.get("bias", "")]
 
     def watch(self, scale: Scale, batch_dim: int) -> torch.utils.hooks.RemovableHandle:
-        def on_forward(module: nn.Module, args: tuple, output: Tensor) -> None:
-            if not output.requires_grad or torch.compiler.is_compiling():
+        def on_forward(module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
+            if self.problem or not output.requires_grad or torch.compiler.is_compiling():
                 return
-            x, batch, of_pass = args[0].detach(), scale.batch, scale.passes
+            with harmless(self):
+                x, batch, of_pass = first_input(args, kwargs).detach(), scale.batch, scale.passes
 
-            def on_gradient(g: Tensor) -> None:
-                self.take(x, g.detach(), scale, batch, of_pass, batch_dim)
+                def on_gradient(g: Tensor) -> None:
+                    with harmless(self):
+                        self.take(x, g.detach(), scale, batch, of_pass, batch_dim)
 
-            output.register_hook(on_gradient)
+                output.register_hook(on_gradient)
 
-        return self.module.register_forward_hook(on_forward)
+        return self.module.register_forward_hook(on_forward, with_kwargs=True)
 
     @torch.no_grad()
     def take(

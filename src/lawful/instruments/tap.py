@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,22 @@ class Scale:
         return g / self.scaler.scale(torch.ones((), device=g.device))
 
 
+class Watching(Protocol):
+    """What watches a layer through hooks; problem: why it does so no longer."""
+
+    problem: str
+
+
+@contextmanager
+def harmless(watching: Watching) -> Iterator[None]:
+    """A failure in here is this layer's problem, never the training run's."""
+    try:
+        yield
+    except Exception as error:
+        told = isinstance(error, ValueError)
+        watching.problem = str(error) if told else f"{type(error).__name__}: {error}"
+
+
 class Tap:
     """Collects the moments of one map while `active`.
 
@@ -116,7 +132,7 @@ class Tap:
             else:
                 self.problem = "called in a compiled function: compile the model, and observe that"
             return
-        with self._harmless():
+        with harmless(self):
             self._watch(x, y, see, cut)
 
     def _watch(self, x: Tensor | None, y: Tensor, see: View, cut: View) -> None:
@@ -131,7 +147,7 @@ class Tap:
             if not held or not self.active or self.problem:
                 return
             h = held.pop()
-            with self._harmless():
+            with harmless(self):
                 if h._version != version:
                     raise ValueError("its input was overwritten in place before the backward pass")
                 self.take(h, see(cut(g.detach())), *call)
@@ -142,15 +158,6 @@ class Tap:
         """Whether autograd lets the input of a frozen weight be overwritten before we read it."""
         p = self.map.parameter
         return x is not None and p is not None and not p.requires_grad
-
-    @contextmanager
-    def _harmless(self) -> Iterator[None]:
-        """A failure in here is this layer's problem, never the training run's."""
-        try:
-            yield
-        except Exception as error:
-            told = isinstance(error, ValueError)
-            self.problem = str(error) if told else f"{type(error).__name__}: {error}"
 
     @torch.no_grad()
     def take(
@@ -220,7 +227,7 @@ class Tap:
     def arrived(self, h: Tensor, g: Tensor, batch: int | None, of_pass: int) -> None:
         """A graph has come to the gradient of a call, which was part of this pass."""
         if self.active and not self.problem:
-            with self._harmless():
+            with harmless(self):
                 self.take(h, g, batch, of_pass)
 
     def _check(self, h: Tensor, y: Tensor) -> None:
@@ -304,8 +311,13 @@ def _feed(tap: Tap) -> Callable[..., None]:
         if tap.map.kind == "embedding":
             tap.on_output(None, output)
             return
-        x = args[0] if args else next(iter(kwargs.values()), None)
+        x = first_input(args, kwargs)
         if isinstance(x, Tensor):
             tap.on_output(x, output)
 
     return on_forward
+
+
+def first_input(args: tuple, kwargs: dict) -> Any:
+    """What a module was called with, also by its name; None without an argument."""
+    return args[0] if args else next(iter(kwargs.values()), None)
