@@ -551,9 +551,9 @@ class Observation:
 
     def _read_probe(self) -> None:
         assert self.probe is not None
-        gamma = next((g for _, g in self._rates().values()), 0.0)
+        decays = {p: gamma for p, (_, gamma) in self._rates().items()}
         extra, problems = run_probe(
-            self.probe, self.model, self.layers, self._wants, gamma=gamma, seed=self.seed
+            self.probe, self.model, self.layers, self._wants, decays=decays, seed=self.seed
         )
         for message in problems:
             self._tell("", "warning", message)

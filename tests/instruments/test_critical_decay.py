@@ -76,6 +76,26 @@ def test_equals_the_dense_projected_hessian():
     )
 
 
+def test_batches_of_unequal_size_make_the_same_mean():
+    model = two_neurons()
+    place(model, [0.9, 0.8], [0.5, 0.6])
+    pieces = list(zip(X.split(32), Y.split(32), strict=True))
+    probe = Probe(pieces, nn.functional.mse_loss, whole=True)
+    found = found_in(model)
+    assert measured(model, found, 0.1, probe) == pytest.approx(measured(model, found, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("batches", "told"), [([], "no batch"), ([(X * torch.nan, Y)], "not finite")]
+)
+def test_what_has_no_threshold_is_told(batches, told):
+    model = two_neurons()
+    probe = Probe(batches, nn.functional.mse_loss)
+    reading = CriticalDecay(found_in(model)).measure(0, model, probe, {})
+    assert reading.rows == []
+    assert told in reading.problems[0][1]
+
+
 def test_neurons_merge_at_the_predicted_decay():
     """Check 11: bracketed by ±5 %, with the square-root law below.
 

@@ -504,6 +504,32 @@ def test_one_sample_has_a_curvature_and_no_spread() -> None:
     assert np.isnan(found["batch_sharpness"].stderr)
 
 
+def test_half_precision_has_the_curvature_of_its_weights() -> None:
+    model, probe = case("tanh", size=48)
+    ((x, y),) = probe.batches
+    found = []
+    for dtype in (torch.bfloat16, torch.float64):
+        model = model.to(torch.bfloat16).to(dtype)
+        near = Probe([(x.to(torch.bfloat16).to(dtype), y)], probe.loss)
+        found.append(Curvature(wants=["sharpness"]).measure(0, model, near, {}).rows[0].value)
+    assert found[0] == pytest.approx(found[1], rel=0.02)
+
+
+@pytest.mark.parametrize("rates", [{}, {"nesterov": True}, {"dampening": 0.5}])
+def test_of_one_batch_the_batch_sharpness_is_predicted_at_the_edge(rates: dict[str, Any]) -> None:
+    model, probe = case("relu", size=64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, **rates)
+    wants = ["batch_sharpness", "edge_ratio"]
+    reading = Curvature(optimizer, wants=wants).measure(0, model, probe, rates_of(optimizer))
+    found = {m.quantity: m.value for m in reading.rows}
+    assert found["batch_sharpness_predicted"] == found["sharpness_predicted"]
+    optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(2))], "lr": 0.3})
+    last = optimizer.param_groups[0]["params"].pop()
+    optimizer.param_groups[1]["params"].append(last)
+    reading = Curvature(optimizer, wants=wants).measure(0, model, probe, rates_of(optimizer))
+    assert not [m for m in reading.rows if m.quantity == "batch_sharpness_predicted"]
+
+
 def test_optimisers_without_an_edge() -> None:
     model, probe = case("relu")
     optimizer = torch.optim.Adagrad(model.parameters())

@@ -63,6 +63,8 @@ def test_batch_statistics_go_through_the_whole_batch() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 2)).double()
     x = torch.randn(5, 4, dtype=torch.float64)
     assert torch.allclose(kernel(model, x)[0], brute(model, x), rtol=1e-9)
+    model[1] = nn.BatchNorm1d(6, track_running_stats=False).double()  # has no others
+    assert torch.allclose(kernel(model.eval(), x)[0], brute(model, x), rtol=1e-9)
 
 
 @pytest.mark.parametrize("memory", [60_000, 4_000])
@@ -179,6 +181,38 @@ def test_what_cannot_be_measured_is_a_problem_with_a_reason(model, batches, told
     reading = NeuralTangent().measure(0, model, Probe(batches, mse_loss), {})
     assert not reading.rows
     assert told in reading.problems[0][1]
+
+
+def test_what_is_not_known_is_no_number() -> None:
+    dead = nn.Linear(3, 1, bias=False)
+    nn.init.zeros_(dead.weight)
+    probe = Probe([(torch.zeros(4, 3), torch.ones(4, 1))], mse_loss)
+    rows = NeuralTangent().measure(0, dead, probe, {}).rows
+    assert math.isnan(next(m.value for m in rows if m.quantity == "ntk_turn"))
+
+
+def test_parameters_that_begin_to_be_trained_end_the_comparison() -> None:
+    model, x = MLP(4, 2, width=8, depth=1), torch.randn(6, 4)
+    probe, tangent = Probe([(x, torch.randn(6, 2))], mse_loss), NeuralTangent()
+    model.fc0.weight.requires_grad_(False)
+    tangent.measure(0, model, probe, {})
+    model.fc0.weight.requires_grad_(True)
+    reading = tangent.measure(1, model, probe, {})
+    assert "other parameters are trained" in reading.problems[0][1]
+    assert "ntk_change" not in {m.quantity for m in reading.rows}
+    assert "ntk_trace" in {m.quantity for m in reading.rows}
+
+
+def test_dropout_is_no_change_of_the_kernel() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 2))
+    probe = Probe([(torch.randn(6, 4), torch.randn(6, 2))], mse_loss, mode="train")
+    tangent = NeuralTangent()
+    tangent.measure(0, model, probe, {})
+    torch.rand(3)
+    rows = tangent.measure(1, model, probe, {}).rows
+    found = {m.quantity: m.value for m in rows}
+    assert found["ntk_change"] == found["feature_change"] == 0
+    assert "linearisation_distance" not in found
 
 
 def test_one_point_is_refused() -> None:

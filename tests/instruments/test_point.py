@@ -60,6 +60,15 @@ def test_buffers_of_the_model_stay_and_old_points_stay_usable():
     assert torch.equal(model[1].running_mean, before)
 
 
+def test_dropout_draws_the_same_masks_at_every_point():
+    model = built(lambda: torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Dropout(0.5)))
+    x, theta = torch.ones(8, 4, dtype=torch.float64), around(model)
+    probe = Probe([(x, x)], lambda f, y: f.square().mean())
+    with undisturbed(model, "train"):
+        one, two = (Point(model, probe, (x, x), theta) for _ in range(2))
+    assert torch.equal(one.output, two.output)
+
+
 def test_a_loss_without_curvature_and_parameters_without_use():
     model = torch.nn.ModuleDict({"used": torch.nn.Linear(2, 1), "idle": torch.nn.Linear(2, 1)})
     model.forward = lambda x: model["used"](x)

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lawful.estimators import collapse
 from lawful.instruments.layers import LayerMoments, survey
 from lawful.instruments.probe import Probe, Wants, run_probe, undisturbed
+from lawful.instruments.readings import Depth
 from lawful.instruments.tap import Scale
 
 
@@ -45,7 +46,7 @@ def probed(
     model: nn.Module, probe: Probe, wants: Wants | None = None
 ) -> tuple[LayerMoments, dict[tuple[str, str], float], list[str]]:
     layers = watch(model)
-    out, problems = run_probe(probe, model, layers, wants or Wants(), gamma=0.0, seed=0)
+    out, problems = run_probe(probe, model, layers, wants or Wants(), decays={}, seed=0)
     return layers, {(m.layer, m.quantity): m.value for m in out}, problems
 
 
@@ -104,7 +105,7 @@ def test_an_error_from_two_batches_is_that_of_two_batches() -> None:
     """Its 95 % interval is Student's with one degree of freedom: 6.48 times the normal one."""
     model, given = net(), batches(20)
     out, _ = run_probe(
-        Probe(given, F.cross_entropy), model, watch(model), Wants(collapse=True), gamma=0.0, seed=0
+        Probe(given, F.cross_entropy), model, watch(model), Wants(collapse=True), decays={}, seed=0
     )
     found = next(m for m in out if (m.layer, m.quantity) == ("4", "nc1"))
     with torch.no_grad():
@@ -183,6 +184,58 @@ def test_a_compiled_model_is_probed_as_it_is_written() -> None:
     layers, _, problems = probed(model, Probe([(x, y)], F.cross_entropy))
     assert problems == []
     assert layers.taps[0].stream.rows == 40
+
+
+def test_batches_count_by_their_samples_whatever_targets_are() -> None:
+    (x, y), model = data(), net().eval()
+    pairs = list(zip(x.split(32), y.split(32), strict=True))
+    given: list[tuple[list[Any], Any]] = [
+        (pairs, F.cross_entropy),
+        ([(a, (b, b)) for a, b in pairs], lambda f, t: F.cross_entropy(f, t[0])),
+        ([(a, {"y": b}) for a, b in pairs], lambda f, t: F.cross_entropy(f, t["y"])),
+    ]
+    exact = F.cross_entropy(model(x), y).item()
+    for few, loss in given:
+        out, _ = run_probe(Probe(few, loss), model, watch(model), Wants(), decays={}, seed=0)
+        assert out[0].value == pytest.approx(exact, rel=1e-6)
+        assert out[0].n == 40
+    none = Probe([(x, torch.tensor(0.0))], lambda f, t: (f - t).square().mean())
+    out, _ = run_probe(none, model, watch(model), Wants(), decays={}, seed=0)
+    assert out[0].n == 40
+
+
+def test_outer_products_of_unequal_batches_are_those_of_all_samples() -> None:
+    (x, y), found = data(), []
+    for size in (40, 32):
+        given = list(zip(x.split(size), y.split(size), strict=True))
+        values = probed(net(), Probe(given, F.cross_entropy), Wants(ansatz=True))[1]
+        found.append([v for (_, quantity), v in values.items() if quantity.startswith("nfa")])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_a_model_without_linear_layers_has_no_collapse_to_read() -> None:
+    model = nn.Sequential(nn.Conv1d(1, 3, 6), nn.Flatten())
+    x, y = data()
+    _, values, problems = probed(
+        model, Probe([(x[:, None], y)], F.cross_entropy), Wants(collapse=True)
+    )
+    assert problems == []
+    assert set(values) == {("", "loss")}
+
+
+def test_every_layer_is_compared_with_its_own_weight_decay() -> None:
+    model, (x, y) = net().eval(), data()
+    decays = {model[0].weight: 0.01, model[4].weight: 0.5}
+    layers = watch(model)
+    probe = Probe([(x, y)], F.cross_entropy, whole=True)
+    run_probe(probe, model, layers, Wants(), decays=decays, seed=0)
+    readings, _, _ = layers.read(0, Depth.ALIGNMENT, decays=True)
+    for name, W in (("0", model[0].weight), ("4", model[4].weight)):
+        (g,) = torch.autograd.grad(F.cross_entropy(model(x), y), W)
+        pull = decays[W] * W @ W.T
+        expected = ((g @ W.T + pull).norm() / pull.norm()).item()
+        seen = next(m.value for m in readings if (m.layer, m.quantity) == (name, "cross_b"))
+        assert seen == pytest.approx(expected, rel=1e-4)
 
 
 def test_an_empty_probe_says_so() -> None:

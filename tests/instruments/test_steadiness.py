@@ -128,6 +128,16 @@ def test_no_cross_term_without_decay_or_gradients() -> None:
     assert cross(steadiness(W, [W], 0.1, 0.1), W, decays=False) == {}
 
 
+@pytest.mark.parametrize("late", [1, 2])
+def test_decay_that_begins_within_a_window_counts_from_there(late: int) -> None:
+    ridge = Ridge()
+    full = ridge.gradient(ridge.W)
+    s = steadiness(ridge.W, [draw(4, 6, seed=7)] * late, 0.1, 0.0)
+    for _ in range(3):
+        s.add(ridge.W, full, 0.1, ridge.gamma)
+    assert abs(cross(s, ridge.W)["cross_b"][0]) < 1e-4
+
+
 def test_a_layer_without_weights_has_no_cross_term_to_compare() -> None:
     W = torch.zeros(3, 2)
     got = cross(steadiness(W, [W, W], 0.1, 0.1), W)

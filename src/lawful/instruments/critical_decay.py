@@ -68,11 +68,16 @@ class CriticalDecay:
                 symmetric = add(theta, lifted(across, theta, across(theta)), -1.0)
                 try:
                     points = [Point(model, probe, b, symmetric) for b in probe.batches]
+                    if not points:
+                        return Reading(problems=[("", "the probe gave no batch")])
+                    still = plane_gradient(symmetric, points, decays)
+                    if not math.isfinite(still):
+                        reading.problems.append((group.layer, "the gradient is not finite"))
+                        continue
                     value = threshold(across, symmetric, points)
                 except RuntimeError as error:
                     reading.problems.append((group.layer, f"no second derivative: {error}"))
                     continue
-                still = plane_gradient(symmetric, points, decays)
                 for quantity, x in (("critical_decay_predicted", value), ("plane_gradient", still)):
                     row = Measurement(step, group.layer, quantity, x, stderr, len(points))
                     reading.rows.append(row)
@@ -111,12 +116,12 @@ def lifted(across: Across, theta: Named, z: Tensor) -> dict[str, Tensor]:
 
 
 def threshold(across: Across, theta: Named, points: list[Point]) -> float:
-    """λ_c = −λ_min(OᵀHO), H the mean over the batches."""
-    size = len(across(theta))
+    """λ_c = −λ_min(OᵀHO), H the mean over the samples of all batches."""
+    size, samples = len(across(theta)), sum(p.size for p in points)
 
     def times(z: np.ndarray) -> np.ndarray:
         v = lifted(across, theta, torch.from_numpy(np.ascontiguousarray(z, dtype=np.float64)))
-        return (sum(across(p.times(v)) for p in points) / len(points)).numpy()  # type: ignore[union-attr]
+        return sum(across(p.times(v)) * (p.size / samples) for p in points).numpy()  # type: ignore[union-attr]
 
     return -least_curvature(times, np.eye(size))
 
@@ -124,8 +129,9 @@ def threshold(across: Across, theta: Named, points: list[Point]) -> float:
 def plane_gradient(theta: Named, points: list[Point], decays: Mapping[str, float]) -> float:
     """‖g + λθ‖/(‖g‖ + ‖λθ‖) at a symmetric point, where g lies in the plane by itself."""
     g: Named = {name: torch.zeros_like(t) for name, t in theta.items()}
+    samples = sum(p.size for p in points)
     for p in points:
-        g = add(g, p.gradient, 1 / len(points))
+        g = add(g, p.gradient, p.size / samples)
     pull = {name: decays[name] * t for name, t in theta.items()}
     size = norm(g) + norm(pull)
-    return norm(add(g, pull)) / size if size > 0 else 0.0
+    return norm(add(g, pull)) / size if size != 0 else 0.0

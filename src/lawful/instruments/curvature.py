@@ -33,10 +33,9 @@ from torch import Tensor, nn
 from ..estimators.eigen import Eigenpairs, Memory, top_eigenpairs, warm_start
 from ..estimators.trace import hutch_plus_plus, spectral_density
 from ..record import Measurement
-from ..theory.edge_of_stability import batch_sharpness
 from .hessian import MEMORY, LossSurface, NoCurvature, loss_surface
 from .instrument import Rates, Reading
-from .preconditioner import NotCovered, Preconditioner, preconditioner
+from .preconditioner import NotCovered, Preconditioner, preconditioner, threshold
 from .probe import Probe
 
 PLAIN = ("sharpness", "sharpness_bound", "sharpness_second", "spectrum_hessian")
@@ -193,12 +192,13 @@ class _Look:
         n = len(values)
         spread = float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
         self.write("batch_sharpness", float(values.mean()), spread, n)
-        first = self.rates.get(self.surface.parameters[0])
+        found = (self.rates.get(p) for p in self.surface.parameters)
+        first, *others = {r and replace(r, weight_decay=0.0) for r in found}
         # Between the two limits of momentum no theory says which: only the whole set is sure.
-        sure = first is not None and (n == 1 or first.momentum == 0)
-        if first is not None and sure and first.optimizer == "SGD" and first.lr > 0:
-            predicted = batch_sharpness(first.lr, first.momentum, large=True)
-            self.write("batch_sharpness_predicted", predicted, 0.0, n)
+        if first is None or others or (n > 1 and first.momentum):
+            return
+        if first.optimizer == "SGD" and first.lr > 0:
+            self.write("batch_sharpness_predicted", threshold(first), 0.0, n)
 
     def solve(self, name: str, matvec: Callable[[Tensor], Tensor], k: int) -> Eigenpairs:
         """The largest eigenvalues of one operator, from where the last measurement left them."""

@@ -32,7 +32,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..symmetry.certify import batch_statistics
 from .distributed import sharded, unwrapped
-from .probe import Probe, _call, _pair, _scalar, undisturbed
+from .probe import Probe, _call, _pair, _scalar, samples_in, undisturbed
 
 MEMORY = 2**30
 """Bytes of graphs kept between products."""
@@ -63,7 +63,7 @@ class LossSurface:
     samples:    in the probe.   loss: its mean.   gradient: (D,) its gradient.
     products:   Hessian or Gauss–Newton products so far.
 
-    Vectors are flat, in the order of `parameters`.
+    Vectors are flat, in the order of `parameters`, in their precision or that of float32.
     """
 
     def __init__(self, model: nn.Module, probe: Probe, *, memory: int, seed: int) -> None:
@@ -72,12 +72,12 @@ class LossSurface:
         if not self.parameters:
             raise NoCurvature("no parameter of the model is trained: there is no gradient")
         self.dimension = sum(p.numel() for p in self.parameters)
-        self.dtype = self.parameters[0].dtype
+        self.dtype = torch.promote_types(self.parameters[0].dtype, torch.float32)
         self.products = 0
         self.batches = [_pair(item) for item in probe.batches]
         if not self.batches:
             raise NoCurvature("the probe gave no batch: nothing was measured")
-        sizes = [len(y) if hasattr(y, "__len__") else 1 for _, y in self.batches]
+        sizes = [samples_in(x, y) for x, y in self.batches]
         self.samples = sum(sizes)
         self.shares = [size / self.samples for size in sizes]
         self.kept: dict[int, _Graph] = {}

@@ -135,6 +135,8 @@ class Identities:
                     self._batch(usable, at, theta, ledger)
                 except RuntimeError as error:
                     return Reading(problems=[("", f"no second derivative: {error}")])
+        if not count:
+            reading.problems.append(("", "the probe gave no batch"))
         eps = max(torch.finfo(p.dtype).eps for p in model.parameters())
         for (layer, quantity), ratio in ledger.items():
             row = Measurement(step, layer, quantity, ratio.value, ratio.stderr, count)

@@ -267,18 +267,19 @@ class LayerMoments:
         self.scale.begin(self.scale.batch)  # also for those who call parts, never the whole
 
     def end_of_probe_batch(
-        self, gradients: Mapping[nn.Parameter, Tensor | None], gamma: float, size: int, *,
-        exact: bool,
+        self, gradients: Mapping[nn.Parameter, Tensor | None],
+        decays: Mapping[nn.Parameter, float], size: int, *, exact: bool,
     ) -> None:  # fmt: skip
         """The same for a batch of a probe, whose gradients are not on the parameters.
 
-        size: samples in the batch; exact: the probe is the whole training set.
+        decays: γ of every parameter; size: samples in the batch; exact: the probe is the whole
+        training set.
         """
         for tap, steady in zip(self.taps, self.steadiness, strict=True):
             p = tap.map.parameter
             g = gradients.get(p) if p is not None else None
-            if g is not None and self.alone(tap):
-                steady.exact = exact
+            if p is not None and g is not None and self.alone(tap):
+                steady.exact, gamma = exact, decays.get(p, 0.0)
                 steady.add(tap.map.weight(), tap.map.gradient(g), 0.0, gamma, weight=size)
         self.batches += 1
 

@@ -2,7 +2,7 @@
 
     Θ(x, x′) = (1/C) Σ_c ∇f_c(x)·∇f_c(x′)         over the trained parameters, C outputs
 
-on the first `points` samples of the probe. Against the first measurement (0):
+on the first `points` samples of the probe's first batch. Against the first measurement (0):
 
     ntk_change              ‖Θ_t − Θ_0‖/‖Θ_0‖
     ntk_turn                1 − cos(Θ_t, Θ_0), blind to scale
@@ -19,7 +19,7 @@ about ‖·‖‖·‖/2^8). Buckets and mixtures are the same at every measurem
 on equal terms; `ntk_sketched` is 1 where anything was sketched.
 
 In the probe's mode; where samples see each other (BatchNorm in train mode) gradients go through
-the whole batch.
+the whole batch. Dropout draws the same masks at every measurement.
 
 Source: A. Jacot et al., arXiv 1806.07572; alignment, A. Baratin et al., arXiv 2008.00938; hashing,
 M. Charikar, K. Chen, M. Farach-Colton 2002; R. Novak et al., arXiv 2206.08720 (cost).
@@ -37,10 +37,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map
 
 from ..record import Measurement
+from ..symmetry.certify import batch_statistics
 from .instrument import Rates, Reading
 from .probe import Probe, _call, _pair, undisturbed
 
@@ -108,11 +108,16 @@ class NeuralTangent:
         first = next(iter(probe.batches), None)
         if first is None:
             raise ValueError("the probe gave no batch")
-        return tree_map(lambda t: t[: self.points] if isinstance(t, Tensor) else t, _pair(first))
+
+        def few(t: Any) -> Any:
+            return t[: self.points] if isinstance(t, Tensor) and t.dim() else t
+
+        return tree_map(few, _pair(first))
 
     def _look(
         self, step: int, model: nn.Module, theta: Named, x: Any, y: Any, out: Reading
     ) -> None:
+        torch.manual_seed(self.seed)
         with torch.no_grad(), _Features(model) as features:
             output = _call(model, x)
         if not isinstance(output, Tensor) or output.dim() < 1 or not len(output) > 1:
@@ -135,9 +140,11 @@ class NeuralTangent:
             kept = {name: t.clone() for name, t in theta.items()}
             self.start = _Start(kept, kernel, output, features.seen, x, y)
         began = self.start
+        if began.theta.keys() != theta.keys():
+            raise ValueError("other parameters are trained than at first: its changes mean nothing")
         row("ntk_change", _ratio(kernel - began.kernel, began.kernel))
         cosine = float((kernel * began.kernel).sum() / (kernel.norm() * began.kernel.norm()))
-        row("ntk_turn", max(0.0, 1 - cosine))
+        row("ntk_turn", max(1 - cosine, 0.0))  # in this order NaN stays NaN
         moved = {name: theta[name] - began.theta[name] for name in theta}
         row("weight_change", _norm(moved) / _norm(began.theta) if _norm(began.theta) else math.nan)
         for name, h in features.seen.items():
@@ -145,6 +152,7 @@ class NeuralTangent:
                 row("feature_change", _ratio(h - began.features[name], began.features[name]), name)
         gone = output - began.output
         if float(gone.norm()) > 0:
+            torch.manual_seed(self.seed)
             row("linearisation_distance", _ratio(gone - _along(model, began, moved), gone))
 
 
@@ -222,7 +230,7 @@ def jacobian(model: nn.Module, theta: Named, x: Any, directions: Tensor) -> Name
         back: Any = vjp(lambda t: _call_with(model, t, single).reshape(-1), theta)[1]
         return vmap(lambda xi: back(xi)[0])(directions)
 
-    if not _mixes_samples(model):
+    if not batch_statistics(model):
         try:
             return vmap(of_sample)(x)
         except RuntimeError:
@@ -234,7 +242,7 @@ def jacobian(model: nn.Module, theta: Named, x: Any, directions: Tensor) -> Name
 def _one_by_one(model: nn.Module, theta: Named, x: Any, directions: Tensor) -> Iterator[Named]:
     """The same by plain backward passes, a sample at a time: by name (rows, …)."""
     leaves = {name: t.clone().requires_grad_() for name, t in theta.items()}
-    wanted, whole = list(leaves.values()), _mixes_samples(model)
+    wanted, whole = list(leaves.values()), batch_statistics(model)
     with torch.enable_grad():
         batch = _call_with(model, leaves, x) if whole else None
         for i in range(len(_leaves(x)[0])):
@@ -250,11 +258,6 @@ def _one_by_one(model: nn.Module, theta: Named, x: Any, directions: Tensor) -> I
                 for xi in directions
             ]
             yield {name: torch.stack([g[k] for g in grads]) for k, name in enumerate(leaves)}
-
-
-def _mixes_samples(model: nn.Module) -> bool:
-    """Whether a sample's output depends on the batch it is in: BatchNorm in train mode."""
-    return any(isinstance(m, _BatchNorm) and m.training for m in model.modules())
 
 
 class _Hash:

@@ -5,7 +5,7 @@
 The model is called with tensors of ours in place of its parameters and buffers: θ need not be
 where the model is, and nothing of the model changes. Hv is exact to round-off. Fused attention
 has no second derivative, so attention is computed as it is written. At a kink (ReLU) the Hessian
-is that of the smooth piece on which θ lies.
+is that of the smooth piece on which θ lies. Dropout draws the same masks at every θ.
 
 Source: B. A. Pearlmutter, Neural Computation 6 (1994) 147.
 """
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .probe import Probe
+from .probe import Probe, samples_in
 
 Named = Mapping[str, Tensor]
 
@@ -31,12 +31,14 @@ class Point:
     theta: one tensor a parameter of the model, by name; copied to the model's device and precision.
     batch: a pair (x, y) of the probe. Use inside `undisturbed`.
     output, loss: as the model and the probe's loss gave them;  gradient: g, by name.
+    size: samples in the batch.
     """
 
     def __init__(
         self, model: nn.Module, probe: Probe, batch: tuple[Any, Any], theta: Named
     ) -> None:
         x, y = batch
+        self.size = samples_in(x, y)
         args = () if isinstance(x, dict) else tuple(x) if isinstance(x, tuple | list) else (x,)
         self.leaves = {
             name: theta[name].detach().to(p, copy=True).requires_grad_()
@@ -44,6 +46,7 @@ class Point:
         }
         # Buffers are copied at each point: BatchNorm writes into its own while the graph lives.
         state = {**self.leaves, **{name: b.clone() for name, b in model.named_buffers()}}
+        torch.manual_seed(0)
         with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
             self.output = functional_call(model, state, args, x if isinstance(x, dict) else {})
             self.loss = probe.loss(self.output, y).squeeze()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ..estimators import collapse
 from ..estimators.feature_ansatz import nfa
@@ -115,10 +116,12 @@ class Wants:
 
 
 def run_probe(
-    probe: Probe, model: nn.Module, layers: LayerMoments, wants: Wants, *, gamma: float, seed: int
-) -> tuple[list[Measurement], list[str]]:
+    probe: Probe, model: nn.Module, layers: LayerMoments, wants: Wants, *,
+    decays: Mapping[nn.Parameter, float], seed: int,
+) -> tuple[list[Measurement], list[str]]:  # fmt: skip
     """Fill the layers' windows from the probe; return readings of its own, and problems.
 
+    decays: the weight decay of every parameter, 0 where it is left out.
     The layer readings themselves are taken afterwards with `layers.read`.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -142,9 +145,9 @@ def run_probe(
                 )
                 layers.listen(False)
                 losses.append(float(loss.detach()))
-                sizes.append(len(y) if hasattr(y, "__len__") else 1)
+                sizes.append(samples_in(x, y))
                 found = dict(zip(parameters, grads, strict=True))
-                layers.end_of_probe_batch(found, gamma, sizes[-1], exact=probe.whole)
+                layers.end_of_probe_batch(found, decays, sizes[-1], exact=probe.whole)
                 if watch is not None:
                     watch.batch(output, y)
                 if gradients is not None:
@@ -174,6 +177,16 @@ def _pair(item: Any) -> tuple[Any, Any]:
     if not isinstance(item, tuple | list) or len(item) != 2:
         raise ValueError(f"a probe's batches are pairs (x, y), got {type(item).__name__}")
     return item[0], item[1]
+
+
+def samples_in(x: Any, y: Any) -> int:
+    """How many samples a batch holds: the length of the first tensor of y that has one, or of x.
+
+    >>> samples_in(torch.ones(5, 2), (torch.ones(5), torch.tensor(3)))
+    5
+    """
+    lengths = (len(t) for t in tree_leaves((y, x)) if isinstance(t, Tensor) and t.dim())
+    return next(lengths, 1)
 
 
 def _scalar(loss: Any) -> Tensor:
@@ -211,7 +224,7 @@ class _Features:
 
     def batch(self, output: Any, y: Any) -> None:
         inputs, self.inputs = self.inputs, {}
-        if not _classified(output, y):
+        if not self.taps or not _classified(output, y):
             return
         K = output.shape[1]
         self.classes = K
@@ -278,7 +291,9 @@ def _grouped(blocks: list[collapse.ClassSums], groups: int = 10) -> list[collaps
 
 
 class _OutputGradients:
-    """E Σ_o ∇f_o ∇f_oᵀ at the output of every layer, from one backward pass per output.
+    """Σ_x Σ_o ∇f_o ∇f_oᵀ at the output of every layer, from one backward pass per output.
+
+    The correlations that are read do not see a factor.
 
     Above sixteen outputs, sixteen Gaussian combinations f·ξ are differentiated instead, whose
     expected outer product is the same sum over all outputs. The AGOP at the layer's input is
@@ -320,7 +335,7 @@ class _OutputGradients:
                 (outputs @ xi).sum(), parameters, retain_graph=True, allow_unused=True
             )
         for name, total in self._totals.items():
-            self.sums[name].append(total / len(outputs))
+            self.sums[name].append(total)  # of a larger batch the more, as in the mean of all
         self.samples += len(outputs)
         self._totals = None
 
@@ -332,7 +347,7 @@ class _OutputGradients:
             W, label = tap.map.weight().float(), Label(0, tap.map.name, self.samples)
 
             def correlation(parts: Sequence[Tensor], power: float, W: Tensor = W) -> float:
-                return nfa(W, W.T @ (sum(parts[1:], parts[0]) / len(parts)) @ W, power)
+                return nfa(W, W.T @ sum(parts[1:], parts[0]) @ W, power)
 
             for quantity, power in (("nfa", 1.0), ("nfa_sqrt", 0.5)):
                 stderr = math.nan
@@ -340,8 +355,8 @@ class _OutputGradients:
                     stderr, _ = delete_block_jackknife(partial(correlation, power=power), sums)
                     stderr = as_normal(stderr, len(sums) - 1)
                 yield label.value(quantity, correlation(sums, power), stderr)
-            average = W.T @ (sum(sums[1:], sums[0]) / len(sums)) @ W
-            yield label.value("nfa_haar", float(haar_mean(W.T @ W, average)), math.nan)
+            total = W.T @ sum(sums[1:], sums[0]) @ W
+            yield label.value("nfa_haar", float(haar_mean(W.T @ W, total)), math.nan)
 
     def close(self) -> None:
         for handle in self.handles:

@@ -43,6 +43,7 @@ class Steadiness:
         self._start: Tensor | None = None
         self._halves: list[Tensor] = []
         self._weights = [0.0, 0.0]  # of the two halves
+        self._turn = 0  # the half that the next mini-batch under decay belongs to
         self.exact = False  # the window's mean gradient is the gradient, not a sample of it
         self._rates: list[tuple[float, float]] = []
 
@@ -74,12 +75,13 @@ class Steadiness:
         weight: of this batch in the mean gradient, its size where sizes differ.
         """
         gradient, W = gradient.float(), W.float()
-        which = self.batches % 2
-        self._weights[which] += weight
-        if gamma > 0 and which == len(self._halves):
-            self._halves.append(weight * gradient)
-        elif gamma > 0:
-            self._halves[which].add_(gradient, alpha=weight)
+        if gamma > 0:
+            self._weights[self._turn] += weight
+            if self._turn == len(self._halves):
+                self._halves.append(weight * gradient)
+            else:
+                self._halves[self._turn].add_(gradient, alpha=weight)
+            self._turn = 1 - self._turn
         w, g = W.reshape(-1), gradient.reshape(-1)  # dot products: no temporary of W's size
         scalars = torch.stack([w.dot(g), g.dot(g), w.dot(w)])
         if self.batches == len(self._room) or self._room.device != scalars.device:
