@@ -63,6 +63,14 @@ def conv() -> nn.Module:
         (Skips(), []),
         (Branches(), []),
         (Twice(), []),
+        # A linear map reads positions, not channels; a convolution reads rows, not neurons.
+        (nn.Sequential(nn.Conv1d(2, 8, 1), nn.ReLU(), nn.Linear(16, 3)), []),
+        (nn.Sequential(nn.Conv1d(2, 8, 1), nn.ReLU(), nn.Flatten(2), nn.Linear(16, 3)), []),
+        (nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Conv1d(16, 3, 1)), []),
+        # Positions that are flattened, and neurons that are pooled.
+        (nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Flatten(), nn.Linear(12, 3)), []),
+        (nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.MaxPool1d(3, 1, 1), nn.Linear(8, 3)), []),
+        (nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)), [(0, 1)]),
     ],
 )
 def test_pairs(model, pairs):

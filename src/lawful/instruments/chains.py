@@ -1,8 +1,9 @@
 """Which neighbouring layers may trade the scale of a neuron: W_i → c W_i, W_{i+1} → W_{i+1}/c.
 
 Between the two may stand only what commutes with a positive scale of each neuron: ReLU and its
-leaky kind, pooling, dropout, flattening; and the output of the first may go nowhere else. The
-bias of the first layer scales with its weights, so the charge of neuron k is
+leaky kind, dropout; where neurons are channels also pooling, and flattening for a linear map to
+read them; and the output of the first may go nowhere else. The bias of the first layer scales
+with its weights, so the charge of neuron k is
 
     ‖row k of W_i‖² + b_k² − ‖columns of W_{i+1} that read k‖².
 
@@ -21,16 +22,16 @@ from torch.nn import functional as F
 
 from .maps import LinearMap
 
-MODULES = (
-    nn.ReLU, nn.LeakyReLU, nn.Identity, nn.Flatten, nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d,
-    nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Dropout,
-    nn.Dropout1d, nn.Dropout2d,
-)  # fmt: skip
-FUNCTIONS = {
-    torch.relu, F.relu, F.leaky_relu, torch.flatten, F.dropout, F.max_pool1d, F.max_pool2d,
-    F.avg_pool1d, F.avg_pool2d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d,
+ELEMENTWISE = {
+    nn.ReLU, nn.LeakyReLU, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d,
+    torch.relu, F.relu, F.leaky_relu, F.dropout, "relu", "contiguous",
 }  # fmt: skip
-METHODS = {"relu", "flatten", "contiguous"}
+POOLING = {
+    nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, F.max_pool1d, F.max_pool2d, F.avg_pool1d,
+    F.avg_pool2d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d,
+}  # fmt: skip
+FLATTENING = {nn.Flatten, torch.flatten, "flatten"}
 
 
 class _Tracer(fx.Tracer):
@@ -64,31 +65,52 @@ def rescalable(model: nn.Module, maps: list[LinearMap]) -> list[tuple[int, int]]
     pairs: list[tuple[int, int]] = []
     for node in graph.nodes:
         first = _map_at(model, node, at)
-        end = None if first is None or calls[node.target] > 1 else _reader(model, node, at)
+        if first is None or calls[node.target] > 1:
+            continue
+        channels = maps[first].kind == "conv"
+        end, channels = _reader(model, node, at, channels=channels)
         second = None if end is None or calls[end.target] > 1 else _map_at(model, end, at)
-        if first is not None and second is not None and maps[second].d_a % maps[first].d_b == 0:
-            pairs.append((first, second))
+        if second is not None and channels == (maps[second].kind == "conv"):
+            each, rest = divmod(maps[second].d_a, maps[first].d_b)
+            # The columns of a neuron are neighbours; of flattened positions they would not be.
+            if not rest and (each == 1 or maps[first].kind == "conv"):
+                pairs.append((first, second))
     return pairs
 
 
-def _reader(model: nn.Module, node: fx.Node, at: dict[int, int]) -> fx.Node | None:
-    """The map that alone reads this node, through nothing but homogeneous steps."""
+def _reader(
+    model: nn.Module, node: fx.Node, at: dict[int, int], *, channels: bool
+) -> tuple[fx.Node | None, bool]:
+    """The map that alone reads this node, through nothing but homogeneous steps.
+
+    channels: whether neurons are channels, with positions of their own, or the last dimension;
+    given of the node, returned of what the reader reads.
+    """
     while len(node.users) == 1:
         node = next(iter(node.users))
         if _map_at(model, node, at) is not None:
-            return node
-        if not _homogeneous(model, node):
-            return None
-    return None
+            return node, channels
+        step = type(model.get_submodule(str(node.target))) if _is_module(node) else node.target
+        if step in FLATTENING and _keeps_samples(model, node):
+            channels = False
+        elif step not in ELEMENTWISE and not (channels and step in POOLING):
+            return None, channels
+    return None, channels
 
 
 def _map_at(model: nn.Module, node: fx.Node, at: dict[int, int]) -> int | None:
-    if node.op != "call_module":
+    if not _is_module(node):
         return None
     return at.get(id(model.get_submodule(str(node.target))))
 
 
-def _homogeneous(model: nn.Module, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        return type(model.get_submodule(str(node.target))) in MODULES
-    return node.target in (FUNCTIONS if node.op == "call_function" else METHODS)
+def _is_module(node: fx.Node) -> bool:
+    return node.op == "call_module"
+
+
+def _keeps_samples(model: nn.Module, node: fx.Node) -> bool:
+    """Whether all but the first dimension is flattened."""
+    if _is_module(node):
+        m = model.get_submodule(str(node.target))
+        return (m.start_dim, m.end_dim) == (1, -1)
+    return (*node.args[1:], *node.kwargs.values()) == (1,)
