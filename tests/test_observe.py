@@ -1062,6 +1062,19 @@ def test_the_optimizer_of_another_model(tmp_path: Path) -> None:
         lawful.observe(net(), tmp_path / "run", optimizer=sgd(net()))
 
 
+def test_an_optimizer_that_climbs(tmp_path: Path) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, maximize=True)
+    with pytest.raises(ValueError, match="maximize=True"):
+        lawful.observe(model, tmp_path / "run", optimizer=optimizer)
+    observation = lawful.observe(model, tmp_path / "run", schedule=lawful.every(1))
+    with pytest.warns(LawfulWarning) as said, observation:
+        for x, y in batches(2):  # found by its first step
+            step(model, optimizer, x, y)
+    assert "maximize=True" in str(said[0].message)
+    assert observation.run.table().empty
+
+
 def test_a_model_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"model must be a torch\.nn\.Module, got function"):
         lawful.observe(batches, tmp_path / "run")  # type: ignore[arg-type]

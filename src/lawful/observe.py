@@ -137,6 +137,7 @@ def observe(
         ours = set(model.parameters())
         if not any(p in ours for group in optimizer.param_groups for p in group["params"]):
             raise ValueError("optimizer holds no parameter of this model: pass the one that does")
+        rates_of(optimizer)  # refuses what no law describes
     if schedule is not None and not isinstance(schedule, Schedule):
         raise ValueError(
             f"schedule={schedule!r}: use lawful.every(k), log_spaced(n), at(steps) or budget(share)"

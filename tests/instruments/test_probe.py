@@ -238,6 +238,17 @@ def test_every_layer_is_compared_with_its_own_weight_decay() -> None:
         assert seen == pytest.approx(expected, rel=1e-4)
 
 
+def test_an_epoch_of_training_goes_on_after_a_probe_of_its_loader() -> None:
+    x, y = data()
+    loader = DataLoader(TensorDataset(x, y), batch_size=8, num_workers=1, persistent_workers=True)
+    epoch, probe = iter(loader), Probe(loader, F.cross_entropy)
+    seen = [next(epoch)[0]]
+    layers, _, _ = probed(net(), probe)
+    assert layers.taps[0].stream.rows == 40
+    seen += [a for a, _ in epoch]
+    assert torch.equal(torch.cat(seen), x)
+
+
 def test_an_empty_probe_says_so() -> None:
     assert probed(net(), Probe([], F.cross_entropy))[2] == [
         "the probe gave no batch: nothing was measured"

@@ -58,9 +58,17 @@ class Rates:
 
 
 def rates_of(optimizer: torch.optim.Optimizer | None) -> dict[nn.Parameter, Rates]:
-    """How the optimiser moves each of its parameters now."""
+    """How the optimiser moves each of its parameters now.
+
+    Raises `ValueError` for one that climbs: it moves along the gradient, not against it.
+    """
     if optimizer is None:
         return {}
+    if any(group.get("maximize") for group in optimizer.param_groups):
+        raise ValueError(
+            "optimizer has maximize=True, and laws speak of a loss that falls: minimise its "
+            "negative and leave maximize out"
+        )
     name = type(optimizer).__name__
     return {
         p: Rates(

@@ -7,6 +7,7 @@ same to the bit. Gradients are asked for with `torch.autograd.grad`, so `p.grad`
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -61,6 +62,11 @@ class Probe:
                 f"batches is a {type(self.batches).__name__}: give a list or a loader of (x, y), "
                 "which can be gone through at every measurement"
             )
+        if getattr(self.batches, "persistent_workers", False):
+            # Such a loader has one iterator, which may be in the middle of a training epoch.
+            own: Any = copy.copy(self.batches)
+            own._iterator = None
+            object.__setattr__(self, "batches", own)
 
 
 @contextmanager
