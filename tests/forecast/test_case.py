@@ -56,6 +56,10 @@ def test_settings_that_cannot_be(says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+HOLED = X.clone()
+HOLED[-1] = math.nan
+
+
 @pytest.mark.parametrize(
     ("says", "data", "loss"),
     [
@@ -64,7 +68,12 @@ def test_settings_that_cannot_be(says: str) -> None:
         (r"data has leading dimensions \[4\]", (X[:4], Y[:4]), F.cross_entropy),
         (r"fails on samples of shape \[\(3,\)\]", (X[:, :3], Y), F.cross_entropy),
         ("loss must return one number; reduce it", (X, Y), lambda f, y: f),
-        ("the loss is nan", (X * math.nan, Y), F.cross_entropy),
+        ("the loss is nan", (X * math.inf, Y), F.cross_entropy),
+        (
+            "data holds NaN",
+            (HOLED, Y),
+            F.cross_entropy,
+        ),
     ],
 )
 def test_data_and_losses_that_cannot_be(says: str, data: object, loss: object) -> None:

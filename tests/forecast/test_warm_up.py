@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lawful.forecast import Forecast, predict
+from lawful.forecast import Forecast, Training, predict
+from lawful.forecast.case import case_of
+from lawful.forecast.warm_up import _blocks
 from lawful.methods import stable_rate
+from lawful.symmetry import Shifting
 
 G = torch.Generator().manual_seed(0)
 X = torch.randn(512, 3, generator=G, dtype=torch.float64)
@@ -87,6 +90,34 @@ def test_the_warmup_of_the_smallest_net_is_the_known_one() -> None:
     assert steps.value == pytest.approx(known.steps, rel=0.15)
     assert steps.applies == "partly"
     assert of(predict(model, (x, y), F.mse_loss, lr=1e-4, batch_size=1), "warmup_steps").value == 0
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.head = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.attention(x, x, x, need_weights=False)[0].mean(1))
+
+
+def test_of_a_packed_tensor_a_symmetry_holds_what_it_moves() -> None:
+    """A head is a part of `in_proj_weight`, found here by where its generator is not zero."""
+    data = X[:, :1, None].expand(-1, 3, 8) * torch.arange(1.0, 9.0), Y
+    case = case_of(Attending(), data, F.mse_loss, Training("sgd", 0.1, 8), samples=16, seed=0)
+    assert len(case.families) > 2
+    for _, family in case.families:
+        if any(isinstance(a, Shifting) for a in family.actions):
+            continue
+        draw = torch.randn(family.dimension, dtype=torch.float64)
+        theta = {n: torch.rand_like(t) for n, t in case.theta.items()}
+        velocity = family.generator(draw).velocity(theta)
+        moved = {n: (velocity[n] != 0).double() for n in family.parameters}
+        ones = {n: torch.ones_like(t) for n, t in theta.items()}
+        block = _blocks(case, family, ones)
+        assert block.trace() == sum(float(t.sum()) for t in moved.values())
+        norm2 = sum(float((t * case.theta[n].square()).sum()) for n, t in moved.items())
+        assert block.norm_in + block.norm_out == pytest.approx(norm2)
 
 
 def test_where_no_warmup_helps() -> None:

@@ -199,6 +199,8 @@ def case_of(
         raise ValueError(
             f"data has leading dimensions {sizes}: give one batch (x, y) of 8 samples or more"
         )
+    if any(bool(t.isnan().any()) for t in leaves):
+        raise ValueError("data holds NaN: fill in or drop the samples where it does")
     check_model(model)
     order = torch.randperm(sizes[0], generator=torch.Generator().manual_seed(seed))[:samples]
     twin = copy.deepcopy(model).cpu()

@@ -16,8 +16,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from torch import Tensor
+
 from ..methods.warmup import Rescaling, advise_warmup, stable_rate
-from ..symmetry import Family, Mixing, Shifting, Symmetry
+from ..symmetry import Family, Mixing, Scaling, Shifting, Symmetry
 from .case import Case, Named
 from .curvature import TooCostly, block_traces, curvature, extreme, flat, unflat
 from .forecast import Forecast, silent
@@ -112,13 +114,20 @@ def _two_sided(s: Symmetry, family: Family) -> bool:
 
 
 def _blocks(case: Case, family: Family, diagonal: Named) -> Rescaling:
-    """The tensors of a family that grow and those that shrink, as two blocks."""
+    """What grows under a family and what shrinks, as two blocks."""
     sums = {(side, what): 0.0 for side in (True, False) for what in range(3)}
     for a in family.actions:
         grows = not a.dual if isinstance(a, Mixing) else a.degree > 0  # type: ignore[union-attr]
         kinds = (case.theta[a.parameter].square(), case.noise.variance[a.parameter])
         for what, t in enumerate((*kinds, diagonal[a.parameter])):
-            sums[grows, what] += float(t.double().sum())
+            sums[grows, what] += _moved(a, t)
     both = [(sums[True, what], max(sums[False, what], 0.0)) for what in range(3)]
     (norm_in, norm_out), (noise_in, noise_out), (bend_in, bend_out) = both
     return Rescaling(norm_in, norm_out, noise_in, noise_out, max(bend_in, 0.0), max(bend_out, 0.0))
+
+
+def _moved(a: object, t: Tensor) -> float:
+    """Σ of the entries that an action moves: of a packed tensor a part."""
+    assert isinstance(a, Mixing | Scaling)
+    at = a.at.flatten() if isinstance(a, Mixing) else (a.direction >= 0).nonzero().flatten()
+    return float(t.index_select(a.axis, at).double().sum())
