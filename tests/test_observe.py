@@ -1062,6 +1062,18 @@ def test_the_optimizer_of_another_model(tmp_path: Path) -> None:
         lawful.observe(net(), tmp_path / "run", optimizer=sgd(net()))
 
 
+def test_an_optimizer_whose_numbers_are_no_numbers(tmp_path: Path) -> None:
+    model = net()
+    optimizer = torch.optim.Adafactor(model.parameters(), lr=0.01)  # eps is a pair
+    observation = lawful.observe(
+        model, tmp_path / "run", ["noise_scale"], optimizer=optimizer, schedule=lawful.at([0])
+    )
+    with observation:
+        for x, y in batches(33):
+            step(model, optimizer, x, y)
+    assert "noise_scale" in set(observation.run.table().quantity)
+
+
 def test_an_optimizer_that_climbs(tmp_path: Path) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, maximize=True)

@@ -455,7 +455,7 @@ class Observation:
         if probing or (self._layered and self.probe is None):
             self._prepare_window()
         for watch in self._watches:  # after a probe, whose passes they are not to see
-            watch.prepare(self.step)
+            self._guarded(partial(watch.prepare, self.step))
 
     def _prepare_window(self) -> None:
         if not self._open:

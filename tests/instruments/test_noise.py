@@ -349,6 +349,21 @@ def test_sparse_gradients_of_micro_batches_are_those_of_dense_ones():
     assert found[1] == pytest.approx(found[0], rel=1e-12)
 
 
+def test_a_parameter_that_is_frozen_later_is_left_out_of_the_micro_batches():
+    model = mlp().double()
+    x, y = data(model, 16)
+    noise = GradientNoise(model, survey(model, "*")[0], Scale("mean", 2), seed=0)
+    model[0].weight.requires_grad_(False)
+    noise.place()
+    for a, b in zip(x.chunk(2), y.chunk(2), strict=True):
+        (F.cross_entropy(model(a), b) / 2).backward()
+    noise.before(0, {p: SGD for p in model.parameters()}, 1.0)
+    found = {(m.layer, m.quantity) for m in noise.read(0).rows}
+    assert ("", "noise_scale_all") in found
+    noise.lift()
+    assert not any(p._backward_hooks for p in model.parameters())
+
+
 def test_not_finite_is_a_problem_of_the_layer():
     model = mlp().double()
     x, y = data(model, 8)

@@ -70,8 +70,9 @@ def rates_of(optimizer: torch.optim.Optimizer | None) -> dict[nn.Parameter, Rate
             "negative and leave maximize out"
         )
     name = type(optimizer).__name__
-    return {
-        p: Rates(
+    found: dict[nn.Parameter, Rates] = {}
+    for group in optimizer.param_groups:
+        rates = Rates(
             optimizer=name,
             lr=_number(group.get("lr", 0.0)),
             weight_decay=_number(group.get("weight_decay", 0.0)),
@@ -82,9 +83,8 @@ def rates_of(optimizer: torch.optim.Optimizer | None) -> dict[nn.Parameter, Rate
             betas=_two(group.get("betas")),
             eps=_number(group.get("eps", 0.0)),
         )
-        for group in optimizer.param_groups
-        for p in group["params"]
-    }
+        found |= dict.fromkeys(group["params"], rates)
+    return found
 
 
 def _two(betas: Iterable[Any] | None) -> tuple[float, float]:

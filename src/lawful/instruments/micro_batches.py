@@ -70,9 +70,12 @@ class MicroBatches:
 
     def place(self) -> None:
         if not self._handles and self.each > 1:
-            pairs = zip(self.parameters, self._norms, strict=True)
+            pairs = [
+                (p, norms) for p, norms in zip(self.parameters, self._norms, strict=True)
+                if p.requires_grad and not sharded(p)  # it may have been frozen since
+            ]  # fmt: skip
             self._handles = [
-                *(p.register_hook(self._seen(norms)) for p, norms in pairs if not sharded(p)),
+                *(p.register_hook(self._seen(norms)) for p, norms in pairs),
                 *(m.register_forward_pre_hook(self._follow) for m in self._gathering),
             ]
 
