@@ -145,6 +145,15 @@ def test_rotation_of_an_encoder():
     assert seen["stretch", "identity_hessian"][0] > 1e-3
 
 
+def test_a_homogeneity_in_parameters_that_are_not_there_is_told():
+    model, xy = built(lambda: nn.Sequential(nn.Linear(4, 3, False))), points()
+    declared = [Homogeneous("head", 1, ("head.weight",)), Homogeneous("net", 1)]
+    instrument = Identities([], seed=0, homogeneous=declared)
+    reading = instrument.measure(0, model, Probe([xy], F.cross_entropy), {})
+    assert reading.problems == [("head", "the model has no parameters of these names: head.weight")]
+    assert {m.layer for m in reading.rows} == {"net"}
+
+
 def test_homogeneity_of_networks_layers_and_losses():
     """A bias-free ReLU net of three layers has degree 3, its last layer 1, a square twice that."""
     make = lambda: nn.Sequential(  # noqa: E731

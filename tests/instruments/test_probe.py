@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lawful.estimators import collapse
+from lawful.instruments.curvature import Curvature
 from lawful.instruments.layers import LayerMoments, survey
+from lawful.instruments.neural_tangent import NeuralTangent
 from lawful.instruments.probe import Probe, Wants, run_probe, undisturbed
 from lawful.instruments.readings import Depth
 from lawful.instruments.tap import Scale
@@ -236,6 +238,18 @@ def test_every_layer_is_compared_with_its_own_weight_decay() -> None:
         expected = ((g @ W.T + pull).norm() / pull.norm()).item()
         seen = next(m.value for m in readings if (m.layer, m.quantity) == (name, "cross_b"))
         assert seen == pytest.approx(expected, rel=1e-4)
+
+
+def test_generators_of_devices_without_the_model_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(seed: int) -> None:
+        raise AssertionError("the devices of others are seeded")
+
+    model, probe = net(), Probe([data()], F.cross_entropy)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", refused)
+    assert Curvature(wants=["sharpness"]).measure(0, model, probe, {}).rows
+    assert NeuralTangent().measure(0, model, probe, {}).rows
 
 
 def test_an_epoch_of_training_goes_on_after_a_probe_of_its_loader() -> None:

@@ -32,7 +32,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..symmetry.certify import batch_statistics
 from .distributed import sharded, unwrapped
-from .probe import Probe, _call, _pair, _scalar, samples_in, undisturbed
+from .probe import Probe, _call, _pair, _scalar, samples_in, seeded, undisturbed
 
 MEMORY = 2**30
 """Bytes of graphs kept between products."""
@@ -142,7 +142,7 @@ class LossSurface:
 
     def _graph(self, i: int) -> _Graph:
         x, y = self.batches[i]
-        torch.manual_seed(self.seed + i)  # dropout: the same masks in every product
+        seeded(self.model, self.seed + i)  # dropout: the same masks in every product
         output = _call(self.model, x)
         loss = _scalar(self.probe.loss(output, y)) * self.shares[i]
         if not loss.requires_grad:

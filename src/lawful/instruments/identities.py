@@ -117,11 +117,17 @@ class Identities:
         """One row a symmetry and identity."""
         known = {name for name, _ in model.named_parameters()}
         usable = [s for s in self.symmetries if set(s.generator.parameters) <= known]
+        declared = [h for h in self.homogeneous if set(h.parameters) <= known]
         reading = Reading(
             problems=[
                 (s.name, "the model has no parameters of these names: find its symmetries anew")
                 for s in self.symmetries
                 if s not in usable
+            ]
+            + [
+                (h.name, f"the model has no parameters of these names: {', '.join(h.parameters)}")
+                for h in self.homogeneous
+                if h not in declared
             ]
         )
         ledger: dict[tuple[str, str], _Ratio] = defaultdict(_Ratio)
@@ -132,7 +138,7 @@ class Identities:
                 count += 1
                 at = partial(Point, model, probe, batch)
                 try:
-                    self._batch(usable, at, theta, ledger)
+                    self._batch(usable, declared, at, theta, ledger)
                 except RuntimeError as error:
                     return Reading(problems=[("", f"no second derivative: {error}")])
         if not count:
@@ -147,7 +153,10 @@ class Identities:
         ]
         return reading
 
-    def _batch(self, usable: list[Symmetry], at: partial, theta: Named, ledger: dict) -> None:
+    def _batch(
+        self, usable: list[Symmetry], declared: list[Homogeneous], at: partial, theta: Named,
+        ledger: dict,
+    ) -> None:  # fmt: skip
         here: Point = at(theta)
         generator = torch.Generator().manual_seed(self.seed)  # the same moves on every batch
         for s in usable:
@@ -163,7 +172,7 @@ class Identities:
                 found = finite(element, theta, here, at, generator) | chord(act, theta, here, at)
             for quantity, terms in found.items():
                 ledger[s.name, quantity].add(*terms)
-        for h in self.homogeneous:
+        for h in declared:
             for quantity, terms in homogeneity(h, theta, here).items():
                 ledger[h.name, quantity].add(*terms)
 

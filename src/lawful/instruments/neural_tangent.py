@@ -42,7 +42,7 @@ from torch.utils._pytree import tree_map
 from ..record import Measurement
 from ..symmetry.certify import batch_statistics
 from .instrument import Rates, Reading
-from .probe import Probe, _call, _pair, undisturbed
+from .probe import Probe, _call, _pair, seeded, undisturbed
 
 MEMORY = 2**28
 """Bytes that the rows of J may take."""
@@ -117,7 +117,7 @@ class NeuralTangent:
     def _look(
         self, step: int, model: nn.Module, theta: Named, x: Any, y: Any, out: Reading
     ) -> None:
-        torch.manual_seed(self.seed)
+        seeded(model, self.seed)
         with torch.no_grad(), _Features(model) as features:
             output = _call(model, x)
         if not isinstance(output, Tensor) or output.dim() < 1 or not len(output) > 1:
@@ -152,7 +152,7 @@ class NeuralTangent:
                 row("feature_change", _ratio(h - began.features[name], began.features[name]), name)
         gone = output - began.output
         if float(gone.norm()) > 0:
-            torch.manual_seed(self.seed)
+            seeded(model, self.seed)
             row("linearisation_distance", _ratio(gone - _along(model, began, moved), gone))
 
 

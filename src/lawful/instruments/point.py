@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .probe import Probe, samples_in
+from .probe import Probe, samples_in, seeded
 
 Named = Mapping[str, Tensor]
 
@@ -46,7 +46,7 @@ class Point:
         }
         # Buffers are copied at each point: BatchNorm writes into its own while the graph lives.
         state = {**self.leaves, **{name: b.clone() for name, b in model.named_buffers()}}
-        torch.manual_seed(0)
+        seeded(model, 0)
         with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
             self.output = functional_call(model, state, args, x if isinstance(x, dict) else {})
             self.loss = probe.loss(self.output, y).squeeze()

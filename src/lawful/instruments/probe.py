@@ -81,10 +81,9 @@ def undisturbed(model: nn.Module, mode: str, batches: object = ()) -> Iterator[N
     ]
     loaders = {id(g): (g, g.get_state()) for g in _generators(batches)}
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     try:
         with (
-            torch.random.fork_rng(devices=devices),
+            torch.random.fork_rng(devices=_gpus(model)),
             torch.enable_grad(),
             # A compiled model would not run the probe's hooks: have it run as it is written.
             torch.compiler.set_stance("force_eager"),
@@ -102,6 +101,18 @@ def undisturbed(model: nn.Module, mode: str, batches: object = ()) -> Iterator[N
             generator.set_state(state)
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
+
+
+def seeded(model: nn.Module, seed: int) -> None:
+    """Seed the generators that `undisturbed` finds again, and no others, as torch would."""
+    torch.default_generator.manual_seed(seed)
+    for i in _gpus(model):
+        torch.cuda.default_generators[i].manual_seed(seed)
+
+
+def _gpus(model: nn.Module) -> list[int]:
+    """The numbers of the CUDA devices on which a parameter lies."""
+    return sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
 
 
 def _generators(batches: object) -> Iterator[torch.Generator]:
