@@ -560,10 +560,9 @@ class Observation:
             self._tell("", "warning", message)
         self._write(self.step, [replace(m, step=self.step) for m in extra], {})
         rates = rates_of(self.optimizer) if self._probing else {}
-        self._tell_readings(
-            instrument.measure(self.step, self.model, self.probe, rates)
-            for instrument in self._probing
-        )
+        for instrument in self._probing:  # where one fails the others still look
+            look = partial(instrument.measure, self.step, self.model, self.probe, rates)
+            self._guarded(lambda look=look: self._tell_readings([look()]))  # type: ignore[misc]
         if not problems and self._layered:
             self._read_layers(self.step)
 

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import lawful
+from lawful.instruments.curvature import Curvature
 
 X = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.randint(3, (64,), generator=torch.Generator().manual_seed(1))
@@ -87,6 +88,22 @@ def test_laws_of_symmetry_ask_for_symmetries(tmp_path):
 def test_laws_at_fixed_weights_ask_for_a_probe(tmp_path):
     with pytest.raises(ValueError, match=r"edge_of_stability.*pass probe="):
         observed(tmp_path, "edge_of_stability")
+
+
+def test_where_one_probe_instrument_fails_the_others_still_look(tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr(Curvature, "measure", broken)
+    laws, probe = (
+        ["edge_of_stability", "lazy_linear", "rga_b"],
+        lawful.Probe([(X, Y)], cross_entropy),
+    )
+    with pytest.warns(lawful.LawfulWarning, match="a bug of ours"):
+        observation, _ = observed(tmp_path, laws, steps=1, probe=probe)
+    seen = set(observation.run.table().quantity)
+    assert {"ntk_trace", "rga_b"} <= seen
+    assert "sharpness" not in seen
 
 
 def test_a_share_of_the_work_is_kept(tmp_path):
