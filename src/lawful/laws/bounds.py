@@ -37,7 +37,7 @@ def within(found: Estimate, low: float, high: float) -> tuple[str, str]:
     """Status and clause of an estimate against [low, high].
 
     >>> within(Estimate(9, 0.1, 0.01), -0.2, 0.2)
-    ('holds', 'inside [-0.20, 0.20]')
+    ('holds', 'inside [−0.20, 0.20]')
     >>> within(Estimate(9, 0.2, 0.05), -0.2, 0.2)[0], within(Estimate(9, 0.9, 0.05), -0.2, 0.2)[0]
     ('undetermined', 'violated')
     """

@@ -21,8 +21,8 @@ Bands. As published with the derivation: α = .3395 ± .006 for one sweep (held 
 refit's five numbers to three digits. Ours: β and β/(α+β) covered by 20 of 24, the foretold corner
 within 2 %. 15 seconds. Ours, for `text`: the two largest runs within 2.5 joint errors of run and
 fit, as 97 of 100 pairs are (−.9 and −1.7 at seed 0). So few and small runs scatter about the fit by
-2.2 % and determine no exponent (α 1.3 ± .8, β .17 ± .02, no floor): the law says out of regime. What
-they do show is the fit, its intervals and its warnings at work on real losses.
+2.2 % and determine no exponent (α 1.3 ± .8, β .17 ± .02, no floor): the law says out of regime.
+What they do show is the fit, its intervals and its warnings at work on real losses.
 """
 
 from __future__ import annotations
