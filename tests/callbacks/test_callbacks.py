@@ -85,6 +85,20 @@ def test_a_feed_sends_each_step_once_and_the_verdicts_at_the_end(tmp_path: Path)
     assert {v.law for v in kept.table} >= {"rga_b", "crh"}
 
 
+def test_a_dashboard_that_fails_is_left_out(tmp_path: Path) -> None:
+    class Gone(Kept):
+        def scalars(self, step: int, values: Mapping[str, float]) -> None:
+            raise ConnectionError("no route to host")
+
+    trained(tmp_path / "run", epochs=1)
+    kept = Kept()
+    feed = Feed(tmp_path / "run", [Gone(), kept])
+    with pytest.warns(UserWarning, match="Gone gets no more of this run .*no route to host"):
+        feed.close()
+    assert list(kept.steps) == open_run(tmp_path / "run").steps
+    assert kept.table
+
+
 def test_a_name_in_a_table_of_verdicts_is_only_a_name() -> None:
     odd = Verdict("rga_b", "<b>|`\n[a](b)", 1, "holds", 0.5, (0.1, 0.9), 0.0, 0.0, "Yes.")
     (line,) = markdown([odd]).splitlines()[2:]

@@ -145,6 +145,8 @@ def test_small_and_bad_operators():
         top_eigenpairs(lambda v: v, torch.zeros(3))
     with pytest.raises(ValueError, match="at least one"):
         top_eigenpairs(lambda v: v, torch.ones(3), k=0)
+    with pytest.raises(ValueError, match="give float32"):
+        top_eigenpairs(lambda v: v, torch.ones(3, dtype=torch.bfloat16))
     with pytest.raises(ArithmeticError, match="not finite"):
         top_eigenpairs(lambda v: v * float("nan"), torch.ones(3))
     unfinished = top_eigenpairs(lambda v: torch.arange(99.0) * v, torch.ones(99), limit=3)

@@ -8,6 +8,7 @@ is about, the first that it needs, and what belongs to the run as a whole.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -29,7 +30,7 @@ class Sink(Protocol):
 
 
 class Feed:
-    """Sends one run to sinks.
+    """Sends one run to sinks. One that fails is told and left out: training goes on.
 
     quantities: names or globs; by default those the run's laws are about, and the whole run's.
     """
@@ -52,8 +53,7 @@ class Feed:
         run = open_run(self.out)
         self._send(run.steps)
         found = test(run)
-        for sink in self.sinks:
-            sink.verdicts(run.steps[-1] if run.steps else 0, found)
+        self._tell("verdicts", run.steps[-1] if run.steps else 0, found)
 
     def _send(self, steps: Sequence[int]) -> None:
         run = open_run(self.out)
@@ -73,9 +73,20 @@ class Feed:
                 )
                 if math.isfinite(value)
             }
-            for sink in self.sinks:
-                sink.scalars(step, values)
+            self._tell("scalars", step, values)
             self._sent = step
+
+    def _tell(self, what: str, step: int, given: object) -> None:
+        for sink in list(self.sinks):
+            try:
+                getattr(sink, what)(step, given)
+            except Exception as error:
+                self.sinks.remove(sink)
+                warnings.warn(
+                    f"lawful: {type(sink).__name__} gets no more of this run "
+                    f"({type(error).__name__}: {error}); all of it is in {self.out}",
+                    stacklevel=2,
+                )
 
 
 def rows(found: Iterable[Verdict]) -> list[tuple[object, ...]]:

@@ -118,8 +118,8 @@ def top_eigenpairs(
                4(k + 1).
     limit:     stop unconverged after so many products.
 
-    Raises `ValueError` for a start of zeros or k < 1, `ArithmeticError` when a product is not
-    finite.
+    Raises `ValueError` for a start of zeros or in half precision or k < 1, `ArithmeticError` when
+    a product is not finite.
 
     >>> d = torch.arange(50.0, dtype=torch.float64)
     >>> found = top_eigenpairs(lambda v: d * v, torch.ones(50, dtype=torch.float64), k=2)
@@ -130,6 +130,8 @@ def top_eigenpairs(
     D = queue.shape[1]
     if k < 1:
         raise ValueError(f"k={k}: ask for at least one eigenvalue")
+    if torch.finfo(queue.dtype).bits < 32:
+        raise ValueError(f"start is {queue.dtype}, too coarse to tell directions: give float32")
     k = min(k, D)
     least = 4 * (k + 1) if memory is None else k + 2
     belief = _Belief(matvec, memory, queue)

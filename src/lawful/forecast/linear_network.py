@@ -110,7 +110,7 @@ def linear_network(case: Case) -> LinearNetwork | None:
     n, d = flat.shape
     Sigma_x, cross = flat.T @ flat / n, target.T @ flat / n
     rest = target - flat @ np.linalg.lstsq(flat, target, rcond=None)[0]
-    residual = rest.T @ rest / max(n - d, 1)
+    residual = rest.T @ rest / max(n - d - bias, 1)
     return LinearNetwork(weights, bias, scale, Sigma_x, cross, residual)
 
 
