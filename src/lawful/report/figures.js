@@ -10,7 +10,7 @@ const Z95 = 1.96;
 const element = (id) => document.getElementById(id);
 const all = (selector) => [...document.querySelectorAll(selector)];
 const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
-const inferior = (text) => text.replace(/_([a-zA-Z0-9]+)/g, "<sub>$1</sub>");
+const inferior = (text) => text.replace(/\b([A-Za-z])_([a-z0-9])\b/g, "$1<sub>$2</sub>");
 const known = (x) => x !== null && x !== undefined;
 
 /* ---- words and numbers ------------------------------------------------------------- */
