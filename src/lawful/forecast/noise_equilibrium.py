@@ -199,12 +199,13 @@ def _sentences(case: Case, s: Symmetry, family: Family, b: Balance) -> Iterator[
         "equilibrium_charge", there, "weight²", f"Charge at the equilibrium: {figure(there)}."
     )
     steps = float(np.median(b.steps[finite])) if finite.any() else math.nan
-    yield forecast("relaxation_steps", steps, "steps", _time(case, steps))
+    whose = " of the median channel" if len(b.steps) > 1 else ""
+    yield forecast("relaxation_steps", steps, "steps", _time(case, steps, whose))
 
 
-def _time(case: Case, steps: float) -> str:
+def _time(case: Case, steps: float, whose: str) -> str:
     budget = case.training.rate**2 * steps
-    said = f"Relaxation: {count(steps)} steps, η²·steps = {figure(budget)}"
+    said = f"Relaxation{whose}: {count(steps)} steps, η²·steps = {figure(budget)}"
     if case.training.steps is None or not math.isfinite(steps):
         return f"{said}."
     share = case.training.steps / steps
