@@ -233,7 +233,8 @@ def _slope(x: Tensor, y: Tensor) -> Tensor:
     x: (..., k), y: (..., k), broadcast.
     """
     x = x - x.mean(-1, keepdim=True)
-    return (x * y).sum(-1) / (x * x).sum(-1)
+    xy = y @ x if x.dim() == 1 else (x * y).sum(-1)
+    return xy / (x * x).sum(-1)
 
 
 def _resample_samples(
@@ -244,9 +245,9 @@ def _resample_samples(
     picks = torch.randint(m, (draws, m), generator=generator)
     counts = torch.zeros(draws, m, dtype=torch.float64)
     counts.scatter_add_(1, picks, torch.ones(draws, m, dtype=torch.float64))
-    resampled = (counts @ rows / m).transpose(0, 1)  # (draws, 2, k)
+    logs = ((counts / m) @ rows).log_()  # (2, draws, k), the largest array of a reading: one copy
     shrink = math.sqrt(m / samples) if m < samples < math.inf else 1.0
-    return shrink * (_slope(x, resampled.log()) - _slope(x, rows.mean(1).log()))
+    return shrink * (_slope(x, logs).T - _slope(x, rows.mean(1).log()))
 
 
 def _resample_directions(x: Tensor, y: Tensor, draws: int, generator: torch.Generator) -> Tensor:
