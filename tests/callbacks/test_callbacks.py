@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -113,8 +114,8 @@ def test_a_library_that_is_not_there_is_named_with_its_remedy() -> None:
     assert set(callbacks.__all__) == set(dir(callbacks))
 
 
-def test_lightning(tmp_path: Path) -> None:
-    L = pytest.importorskip("lightning", reason="needs the extra lightning")
+def module_of(L: Any) -> Any:
+    """`net` in the form that Lightning trains."""
 
     class Module(L.LightningModule):
         def __init__(self) -> None:
@@ -128,6 +129,12 @@ def test_lightning(tmp_path: Path) -> None:
         def configure_optimizers(self):  # type: ignore[no-untyped-def]
             return torch.optim.SGD(self.parameters(), lr=0.1, weight_decay=1e-3)
 
+    return Module()
+
+
+def test_lightning(tmp_path: Path) -> None:
+    L = pytest.importorskip("lightning", reason="needs the extra lightning")
+
     kept = Kept()
     door = callbacks.Lightning(tmp_path / "run", sinks=[kept], schedule=lawful.every(1))
     trainer = L.Trainer(
@@ -135,7 +142,7 @@ def test_lightning(tmp_path: Path) -> None:
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         callbacks=[door],
     )  # fmt: skip
-    module = Module()
+    module = module_of(L)
     trainer.fit(module, data())
     model = trained(tmp_path / "plain", accumulation=2)
     for p, q in zip(module.parameters(), model.parameters(), strict=True):
@@ -149,18 +156,6 @@ def test_lightning(tmp_path: Path) -> None:
 def test_a_fit_that_goes_on_leaves_the_initialisation_as_it_was(tmp_path: Path) -> None:
     L = pytest.importorskip("lightning", reason="needs the extra lightning")
 
-    class Module(L.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = net()
-
-        def training_step(self, batch, _):  # type: ignore[no-untyped-def]
-            x, y = batch
-            return F.cross_entropy(self.net(x), y)
-
-        def configure_optimizers(self):  # type: ignore[no-untyped-def]
-            return torch.optim.SGD(self.parameters(), lr=0.1, weight_decay=1e-3)
-
     def fit(epochs: int, checkpoint: Path | None) -> None:
         again = checkpoint is not None
         door = callbacks.Lightning(tmp_path / "run", schedule=lawful.every(1), resume=again)
@@ -168,7 +163,9 @@ def test_a_fit_that_goes_on_leaves_the_initialisation_as_it_was(tmp_path: Path) 
             max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False, callbacks=[door],
         )  # fmt: skip
-        trainer.fit(Module(), data(), ckpt_path=checkpoint, weights_only=True if again else None)
+        trainer.fit(
+            module_of(L), data(), ckpt_path=checkpoint, weights_only=True if again else None
+        )
         trainer.save_checkpoint(tmp_path / "epochs.ckpt")
 
     fit(1, None)

@@ -32,6 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .stream import ROWS_AT_ONCE
 from .uncertainty import Spread, infinitesimal_jackknife
 
 Array = NDArray[np.float64]
@@ -39,7 +40,6 @@ Array = NDArray[np.float64]
 H, G, Z = 0, 1, 2
 PAIRS = {"rga": (H, G), "rwa": (H, Z), "gwa": (G, Z)}
 METRICS = ("pearson", "tracefree", "cosine")
-ROWS_AT_ONCE = 128
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-ROWS_AT_ONCE = 128
+from .stream import ROWS_AT_ONCE
+
 NUMBERS_AT_ONCE = 2**15
 
 

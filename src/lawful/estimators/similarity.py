@@ -39,6 +39,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .moments import normalised
 from .uncertainty import delete_block_jackknife
 
 BLOCKS = 20
@@ -105,7 +106,7 @@ def mutual_neighbours(X: Tensor, Y: Tensor, k: int = 10) -> Similarity:
         raise ValueError(f"k={k!r} neighbours of {n} samples: give a k from 1 to {n - 2}")
     if not all(bool(M.isfinite().all()) for M in (X, Y)):
         return UNKNOWN
-    cosines = [_hollow(M @ M.T, -math.inf) for M in map(_normalised, (X, Y))]
+    cosines = [_hollow(M @ M.T, -math.inf) for M in map(normalised, (X, Y))]
 
     def share(keep: Tensor) -> float:
         first, second = (_nearest(C[keep][:, keep], k) for C in cosines)
@@ -261,10 +262,6 @@ def _speak(X: Tensor, Y: Tensor) -> bool:
 
 def _hollow(M: Tensor, diagonal: float = 0.0) -> Tensor:
     return M.clone().fill_diagonal_(diagonal)
-
-
-def _normalised(X: Tensor) -> Tensor:
-    return X / X.norm(dim=1, keepdim=True).clamp_min(torch.finfo(X.dtype).tiny)
 
 
 def _nearest(cosines: Tensor, k: int) -> Tensor:

@@ -32,8 +32,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .stream import ROWS_AT_ONCE
+
 NAN = math.nan
-ROWS_AT_ONCE = 128
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from .moments import Moments
 
 BLOCK = 64
+ROWS_AT_ONCE = 128  # of a matrix that is read a block of rows at a time
 KEEP_CLUSTERS = 64
 KEEP_ROWS = 4
 
